@@ -1,0 +1,41 @@
+# Every target makes its own environment in .venv on first use (torch and torchvision from the index, then the rest of settings.ini).
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
+BIN := .venv/bin
+STAMP := .venv/.installed
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export MPLBACKEND := agg
+ARGS ?=
+
+.PHONY: help install demo lab test test-all bench clean
+help:
+	@echo "make demo      pretrain CP2 and MoCo, evaluate, write runs/demo/report.html  (ARGS='--data camvid --root PATH')"
+	@echo "make lab       open JupyterLab at the first notebook"
+	@echo "make test      export in sync, every notebook, every test"
+	@echo "make test-all  the same with the slow cells and tests"
+	@echo "make bench     speed and memory against the usual ways, as ratios of one run"
+
+install: $(STAMP)
+$(STAMP): settings.ini setup.py
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip setuptools
+	$(BIN)/python -m pip install --quiet torch torchvision
+	$(BIN)/python -m pip install --quiet -e '.[dev]'
+	touch $@
+
+demo: $(STAMP)
+	$(BIN)/pixcl demo $(ARGS)
+
+lab: $(STAMP)
+	$(BIN)/jupyter lab nbs/index.ipynb
+
+test: $(STAMP)
+	$(BIN)/python -m pytest tests $(ARGS)
+
+test-all: $(STAMP)
+	$(BIN)/python -m pytest tests --slow $(ARGS)
+
+bench: $(STAMP)
+	@for script in tests/bench/bench_*.py; do echo "== $$script"; $(BIN)/python $$script $(ARGS) || exit 1; done
+
+clean:
+	rm -rf runs build dist *.egg-info

@@ -1,0 +1,76 @@
+"""The notebooks are the source: the package is their export, and each of them runs."""
+import filecmp
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+NOTEBOOKS = sorted(p for p in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts)
+LIBRARY = [p for p in NOTEBOOKS if p.parent.name == "nbs"]
+LIMIT = 60                                    # seconds a notebook may take on a busy machine; the aim is 15
+
+
+def nbdev(command, *arguments, cwd=ROOT):
+    "Run one of nbdev's commands from this environment."
+    script = Path(sys.executable).with_name(command)
+    return subprocess.run([script, *map(str, arguments)], cwd=cwd, capture_output=True, text=True, env={**os.environ, "MPLBACKEND": "agg"})
+
+
+def python_files(folder): return {p.relative_to(folder) for p in folder.rglob("*.py")}
+
+
+def test_package_is_the_export_of_the_notebooks(tmp_path):
+    for name in ("settings.ini", "pyproject.toml", "setup.py", "README.md"): shutil.copy(ROOT / name, tmp_path)
+    shutil.copytree(ROOT / "nbs", tmp_path / "nbs", ignore=shutil.ignore_patterns("results", ".ipynb_checkpoints"))
+    done = nbdev("nbdev_export", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    fresh, committed = tmp_path / "pixcl_nb", ROOT / "pixcl_nb"
+    assert python_files(fresh) == python_files(committed)
+    differing = [str(name) for name in python_files(fresh) if not filecmp.cmp(fresh / name, committed / name, shallow=False)]
+    assert not differing, f"out of step with the notebooks: {differing}; run nbdev_export (or nbdev_update if the module was edited)"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_notebook_runs(path, request):
+    started = time.time()
+    flags = ["--flags", "slow"] if request.config.getoption("--slow") else []
+    done = nbdev("nbdev_test", "--path", path, "--n_workers", "0", *flags)
+    assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
+    if not flags: assert time.time() - started < LIMIT, f"{path.name} took {time.time() - started:.0f} s; flag its long cells `#| slow`"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_notebook_is_committed_executed_and_small(path):
+    notebook = json.loads(path.read_text())
+    assert path.stat().st_size <= 1_500_000
+    assert "widgets" not in notebook["metadata"], "widget state is committed; run tests/tools/run_notebook.py"
+    code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert len(code) < 3 or any(cell["outputs"] for cell in code), "committed without outputs"
+    errors = [out["ename"] for cell in code for out in cell["outputs"] if out["output_type"] == "error"]
+    assert not errors
+
+
+@pytest.mark.parametrize("path", LIBRARY, ids=lambda p: p.stem)
+def test_imports_only_look_down(path):
+    "A room imports from rooms with a smaller number only."
+    floor = {re.search(r"default_exp (\S+)", "".join(c["source"])).group(1): int(p.stem[:2]) for p in LIBRARY if p.stem[:2].isdigit()
+             for c in json.loads(p.read_text())["cells"] if c["cell_type"] == "code" and "default_exp" in "".join(c["source"])}
+    if not path.stem[:2].isdigit(): return
+    exported = "\n".join("".join(c["source"]) for c in json.loads(path.read_text())["cells"]
+                         if c["cell_type"] == "code" and re.search(r"#\s*\|\s*export", "".join(c["source"])))
+    for module in re.findall(r"from pixcl_nb\.([\w.]+) import", exported):
+        assert module in floor, f"{path.stem} imports pixcl_nb.{module}, which no notebook exports"
+        assert floor[module] <= int(path.stem[:2]), f"{path.stem} imports {module} from a higher floor"
+
+
+def test_no_runtime_need_of_nbdev():
+    "The exported library needs neither nbdev nor fastcore."
+    for module in (ROOT / "pixcl_nb").rglob("*.py"):
+        if module.name != "_modidx.py": assert not re.search(r"^\s*(from|import) (fastcore|nbdev)", module.read_text(), re.M), module
