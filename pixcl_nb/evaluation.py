@@ -6,7 +6,7 @@
 __all__ = ['IGNORE', 'MEAN', 'STD', 'confusion_matrix', 'SegmentationResult', 'Items', 'batches', 'check_pair', 'normalise',
            'pad_to_stride', 'device_of', 'check_encoder', 'encode', 'frozen', 'features_at', 'Segmenter',
            'window_starts', 'predict_logits', 'predict_mask', 'score', 'sample_pixels', 'fit_softmax_regression',
-           'linear_probe', 'random_crop', 'PlainHead', 'make_head', 'segmentation_loss', 'make_optimiser',
+           'linear_probe', 'random_crop', 'make_head', 'check_head', 'segmentation_loss', 'make_optimiser',
            'training_batch', 'finetune']
 
 # %% ../nbs/11_evaluation.ipynb #dc653a1f
@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from .checks import atomic_write, check_finite, check_name, check_range, check_tensor
+from .encoders import ASPPHead, FCNHead
 
 # %% ../nbs/11_evaluation.ipynb #d4020a2b
 IGNORE = 255
@@ -381,7 +382,7 @@ def linear_probe(
     mean, std = rows.mean(0), rows.std(0, correction=0)
     std = std.clamp_min(1e-6 * std.max().clamp_min(1e-12))       # a channel that never changes stays at zero
     weight, bias, history = fit_softmax_regression(rows.sub_(mean).div_(std), labels, train.num_classes, weight_decay, iterations)
-    head = nn.Conv2d(encoder.channels, train.num_classes, 1).to(rows.device)
+    head = nn.utils.skip_init(nn.Conv2d, encoder.channels, train.num_classes, 1, device=rows.device)
     head.weight.data, head.bias.data = (weight / std)[..., None, None], bias - (weight / std) @ mean
     fitted = time.perf_counter()
     result = score(Segmenter(encoder, head.requires_grad_(False)), test, classes, batch_size)
@@ -416,28 +417,33 @@ def random_crop(
     return picture.round().clamp(0, 255).to(torch.uint8), mask[row][:, column].masked_fill(~inside, IGNORE)
 
 # %% ../nbs/11_evaluation.ipynb #d6cb5fc6
-class PlainHead(nn.Sequential):
-    "Our stand-in until a head is named: 3×3 convolution, batch normalisation, ReLU, 1×1 classifier."
-    def __init__(self, channels, num_classes):
-        super().__init__(nn.Conv2d(channels, 64, 3, padding=1, bias=False), nn.BatchNorm2d(64), nn.ReLU(), nn.Conv2d(64, num_classes, 1))
-
-# %% ../nbs/11_evaluation.ipynb #d25d6dfd
 def make_head(
     head, # "fcn" | "aspp" | nn.Module
     channels:int, # of the encoder
     num_classes:int # K
 ):
-    "A segmentation head for `num_classes`: a new one by name, or a copy of a pretrained decoder with its `.classifier` replaced."
-    if isinstance(head, nn.Module):
-        head = copy.deepcopy(head)
-        if isinstance(getattr(head, "classifier", None), nn.Conv2d):
-            old = head.classifier
-            head.classifier = nn.Conv2d(old.in_channels, num_classes, 1).to(device_of(head))
-        return head.requires_grad_(True)
-    check_name("head", head, ["fcn", "aspp"])
-    try: from pixcl_nb.encoders import ASPPHead, FCNHead
-    except ImportError: return PlainHead(channels, num_classes)
-    return {"fcn": FCNHead, "aspp": ASPPHead}[head](channels, num_classes)
+    "A segmentation head for `num_classes`: a new one by name (width channels/4, 64 to 512), or a copy of a pretrained decoder with a fresh classifier."
+    width = min(512, max(64, channels // 4))
+    if not isinstance(head, nn.Module):
+        return FCNHead(channels, num_classes, hidden=width) if check_name("head", head, ["fcn", "aspp"]) == "fcn" else ASPPHead(channels, num_classes, width=width)
+    head = copy.deepcopy(head).requires_grad_(True)
+    if hasattr(head, "set_classes"): head.set_classes(num_classes)
+    elif isinstance(getattr(head, "classifier", None), nn.Conv2d): head.classifier = nn.Conv2d(head.classifier.in_channels, num_classes, 1)
+    return head
+
+# %% ../nbs/11_evaluation.ipynb #d25d6dfd
+@torch.no_grad()
+def check_head(
+    model, # a `Segmenter`
+    num_classes:int, # logits it must give
+    size # (height, width) of an image
+):
+    "Raise `ValueError` naming the head if it cannot take the encoder's features or gives another number of classes."
+    device, stride = device_of(model), model.encoder.stride
+    features = encode(model.eval().encoder, torch.zeros(1, 3, *size, dtype=torch.uint8, device=device))
+    try: logits = model.head(features)
+    except RuntimeError as error: raise ValueError(f"head: cannot take the encoder's {model.encoder.channels} channels at stride {stride}; {error}") from None
+    if logits.shape[:2] != (1, num_classes): raise ValueError(f"head: gives {tuple(logits.shape)}, expected (1, {num_classes}, h, w); a module used as head needs set_classes(), a .classifier, or {num_classes} outputs")
 
 # %% ../nbs/11_evaluation.ipynb #7d4d71b9
 def segmentation_loss(
@@ -516,6 +522,7 @@ def finetune(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = Segmenter(encoder, make_head(head, encoder.channels, train.num_classes).to(device))
+        check_head(model, train.num_classes, size)
         optimiser_ = make_optimiser(model, optimiser, lr, head_lr, weight_decay)
         for step in range(steps):
             for group in optimiser_.param_groups: group["lr"] = group["initial"] * (1 - step / steps) ** .9

@@ -1,0 +1,266 @@
+"`pixcl_nb.evaluation`: scores against torchmetrics, encoders left untouched, every bad input named."
+import copy
+import json
+
+import pytest
+import torch
+from torch import nn
+from torchmetrics.classification import MulticlassJaccardIndex
+
+from pixcl_nb.evaluation import *
+from pixcl_nb.evaluation import Items, Segmenter, batches, features_at, pad_to_stride, predict_logits, random_crop, window_starts
+
+torch.set_num_threads(2)
+
+
+class Bars:
+    "Noisy images of three classes, told apart by colour; 255 on a border column."
+    num_classes, class_names, extents = 3, ["red", "green", "blue"], None
+    def __init__(self, count=6, size=(32, 40), seed=0):
+        generator = torch.Generator().manual_seed(seed)
+        self.items = []
+        for index in range(count):
+            mask = torch.randint(0, 3, (size[0] // 8, size[1] // 8), generator=generator).repeat_interleave(8, 0).repeat_interleave(8, 1)
+            image = 60 + 120 * torch.eye(3)[mask].permute(2, 0, 1) + 20 * torch.rand(3, *size, generator=generator)
+            mask[:, 0] = 255
+            self.items.append((image.to(torch.uint8), mask))
+    def __len__(self): return len(self.items)
+    def __getitem__(self, index): return self.items[index]
+
+
+class Small(nn.Module):
+    channels, stride = 8, 4
+    def __init__(self, seed=0):
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self.net = nn.Sequential(nn.Conv2d(3, 8, 4, 4), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 1))
+    def forward(self, images): return self.net(images)
+
+
+@pytest.fixture(scope="module")
+def train(): return Bars(6)
+@pytest.fixture(scope="module")
+def test(): return Bars(4, seed=1)
+
+
+# --- the score -------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("seed", range(12))
+def test_miou_is_torchmetrics(seed):
+    generator = torch.Generator().manual_seed(seed)
+    classes, absent = 2 + seed, seed % 3
+    top = max(2, classes - absent)                                         # the last classes occur nowhere
+    target, prediction = (torch.randint(0, top, (3, 17, 23), generator=generator) for _ in range(2))
+    target[torch.rand(target.shape, generator=generator) < .2] = 255
+    if seed % 2: prediction[prediction == 0] = 1                           # a class never predicted
+    metric = MulticlassJaccardIndex(classes, average="macro", ignore_index=255)
+    metric.update(prediction, target)
+    result = SegmentationResult(confusion_matrix(prediction, target, classes), [str(c) for c in range(classes)])
+    assert abs(result.miou - float(metric.compute())) < 1e-6
+    per_class = MulticlassJaccardIndex(classes, average="none", ignore_index=255)(prediction, target)
+    assert torch.allclose(result.iou.nan_to_num(0).float(), per_class, atol=1e-6)
+
+
+def test_confusion_is_the_loop():
+    prediction, target = torch.tensor([[0, 1], [1, 2]]), torch.tensor([[0, 0], [1, 255]])
+    slow = torch.zeros(3, 3, dtype=torch.long)
+    for p, t in zip(prediction.flatten().tolist(), target.flatten().tolist()):
+        if t != 255: slow[t, p] += 1
+    assert torch.equal(confusion_matrix(prediction, target, 3), slow)
+
+
+def test_empty_union_leaves_the_mean():
+    result = SegmentationResult(torch.tensor([[3, 1, 0], [0, 4, 0], [0, 0, 0]]), ["a", "b", "c"])
+    assert result.miou == pytest.approx((3 / 4 + 4 / 5) / 2) and result.iou[2].isnan()
+    assert result.restrict([0, 2]).miou == pytest.approx(3 / 4)
+    assert result.pixel_accuracy == pytest.approx(7 / 8)
+    again = json.loads(json.dumps(result.to_dict(), allow_nan=False))
+    assert again["iou"]["c"] is None and again["confusion"] == result.confusion.tolist()
+    assert "mIoU 0.775" in repr(result) and "<table>" in result._repr_html_()
+
+
+def test_score_bad_input():
+    with pytest.raises(ValueError, match="prediction: has shape"): confusion_matrix(torch.zeros(2, 2).long(), torch.zeros(2, 3).long(), 2)
+    with pytest.raises(ValueError, match="prediction: holds class id 5"): confusion_matrix(torch.tensor([5]), torch.tensor([0]), 2)
+    with pytest.raises(ValueError, match="target: holds class id -1"): confusion_matrix(torch.tensor([0]), torch.tensor([-1]), 2)
+    with pytest.raises(ValueError, match="classes: ids"): SegmentationResult(torch.eye(2), ["a", "b"], classes=[2])
+    with pytest.raises(ValueError, match="class_names"): SegmentationResult(torch.eye(2), ["a"])
+
+
+# --- features at pixels ----------------------------------------------------------------------------------------------
+def test_features_at_is_upsampling():
+    features = torch.randn(1, 5, 3, 4)
+    upsampled = torch.nn.functional.interpolate(features, scale_factor=8, mode="bilinear", align_corners=False)
+    rows, columns = torch.arange(24).repeat_interleave(32), torch.arange(32).repeat(24)
+    assert torch.allclose(features_at(features, rows, columns, 8), upsampled[0].flatten(1).T, atol=1e-5)
+
+
+def test_segmenter_size_and_geometry():
+    "Cells stay where they are when the image is no multiple of the stride."
+    class Mean(nn.Module):
+        channels, stride = 3, 8
+        def forward(self, x): return torch.nn.functional.avg_pool2d(x, 8)
+    image = torch.zeros(1, 3, 27, 34); image[..., 17:, :] = 1
+    logits = Segmenter(Mean(), nn.Identity())(image)
+    assert logits.shape == (1, 3, 27, 34)
+    assert torch.allclose(logits[0, 0, 4], torch.zeros(34)) and logits[0, 0, 20, 5] > .7
+
+
+# --- probe and fine-tuning -------------------------------------------------------------------------------------------
+def fingerprint(module): return [value.clone() for value in module.state_dict().values()], [m.training for m in module.modules()], [p.requires_grad for p in module.parameters()]
+
+
+def same(first, second): return all(torch.equal(a, b) for a, b in zip(first[0], second[0])) and first[1:] == second[1:]
+
+
+RUNS = {"linear_probe": lambda e, a, b: linear_probe(e, a, b, pixels=2000), "finetune": lambda e, a, b: finetune(e, a, b, steps=3, batch_size=2)}
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_deterministic_and_untouched(name, train, test):
+    encoder = Small().train()
+    before, state = fingerprint(encoder), torch.get_rng_state()
+    first, second = RUNS[name](encoder, train, test), RUNS[name](encoder, train, test)
+    assert same(before, fingerprint(encoder)) and torch.equal(state, torch.get_rng_state())
+    assert torch.equal(first.confusion, second.confusion) and first.history == second.history
+    assert first.confusion.sum() == sum((mask != 255).sum() for _, mask in test.items)
+    json.dumps(first.to_dict(), allow_nan=False)
+    assert first.predict(test[0][0]).shape == test[0][1].shape
+
+
+def test_probe_learns_colours(train, test):
+    assert linear_probe(Small(), train, test, pixels=5000).miou > .55
+    assert linear_probe(Small(), train, test, pixels=5000, classes=[0]).classes == [0]
+
+
+def test_probe_is_the_minimum(train):
+    "The gradient of the convex objective vanishes, and a different start of the draw changes little."
+    from pixcl_nb.evaluation import fit_softmax_regression
+    rows, labels = torch.randn(500, 6), torch.randint(0, 3, (500,))
+    weight, bias, history = fit_softmax_regression(rows, labels, 3, 1e-2, 200)
+    weight.requires_grad_(True)
+    loss = torch.nn.functional.cross_entropy(rows @ weight.T + bias, labels) + 5e-3 * weight.square().sum()
+    assert torch.autograd.grad(loss, weight)[0].abs().max() < 1e-4 and history[-1] <= history[0]
+
+
+def test_finetune_learns(train, test):
+    result = finetune(Small(), train, test, steps=40, batch_size=4, lr=1e-2)
+    assert result.miou > .5 and result.history[-1] < result.history[0] and len(result.history) == 40
+
+
+@pytest.mark.parametrize("options", [dict(head="aspp"), dict(optimiser="sgd", lr=1e-2), dict(batch_norm="eval"), dict(precision="bfloat16"), dict(crop=(16, 24)), dict(window=16)])
+def test_finetune_options(options, train, test):
+    result = finetune(Small(), train, test, steps=2, batch_size=2, **options)
+    assert 0 <= result.miou <= 1 and len(result.history) == 2
+
+
+def test_pretrained_head_is_copied(train, test):
+    from pixcl_nb.encoders import FCNHead
+    head = FCNHead(8, None)
+    before = fingerprint(head)
+    result = finetune(Small(), train, test, steps=1, batch_size=2, head=head, lr=1e-9)
+    assert same(before, fingerprint(head))
+    key = next(k for k, v in head.state_dict().items() if k.endswith("weight"))
+    assert torch.allclose(head.state_dict()[key], result.model.head.state_dict()[key], atol=1e-6)
+
+
+def test_few_and_mixed_sizes(test):
+    "One image is enough, and images may differ in size, or be padded."
+    mixed = Bars(3)
+    mixed.items = [(image[:, :20 + 3 * i], mask[:20 + 3 * i]) for i, (image, mask) in enumerate(mixed.items)]
+    assert linear_probe(Small(), Bars(1), mixed, pixels=500).confusion.sum() == sum((m != 255).sum() for _, m in mixed.items)
+    finetune(Small(), mixed, mixed, steps=1, batch_size=2)
+    padded = Bars(2)
+    padded.extents = torch.tensor([[24, 40], [32, 16]])
+    padded.items = [(image, torch.where((torch.arange(32)[:, None] < e[0]) & (torch.arange(40) < e[1]), mask, 255)) for (image, mask), e in zip(padded.items, padded.extents)]
+    assert [tuple(i.shape) for i, _, _ in batches(Items("test", padded))] == [(1, 3, 24, 40), (1, 3, 32, 16)]
+    assert linear_probe(Small(), Bars(2), padded, pixels=500).confusion.sum() == sum((m != 255).sum() for _, m in padded.items)
+
+
+# --- bad input -------------------------------------------------------------------------------------------------------
+def edited(data, change):
+    data = copy.deepcopy(data)
+    change(data)
+    return data
+
+
+def all_ignored(data): data.items = [(image, torch.full_like(mask, 255)) for image, mask in data.items]
+def other_size(data): data.items[1] = (data.items[1][0], data.items[1][1][:-1])
+def large_id(data): data.items[0][1][3, 3] = 7
+def float_image(data): data.items[0] = (data.items[0][0].float(), data.items[0][1])
+def emptied(data): data.items = []
+
+
+BAD = [(all_ignored, "train: holds no labelled pixel"), (other_size, r"train\[1\] mask: has size"), (large_id, r"train\[0\] mask: holds class id 7"),
+       (float_image, r"train\[0\] image: expected uint8"), (emptied, "train: is empty")]
+
+
+@pytest.mark.parametrize("run", RUNS)
+@pytest.mark.parametrize("change,message", BAD)
+def test_bad_data(run, change, message, train, test):
+    with pytest.raises(ValueError, match=message): RUNS[run](Small(), edited(train, change), test)
+    with pytest.raises(ValueError, match=message.replace("train", "test").replace("test: holds no labelled", "holds no labelled")): RUNS[run](Small(), train, edited(test, change))
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_class_mismatch_and_nan_encoder(run, train, test):
+    other = edited(test, lambda data: setattr(data, "num_classes", 4))
+    with pytest.raises(ValueError, match="test: has 4 classes"): RUNS[run](Small(), train, other)
+    broken = Small()
+    broken.net[0].weight.data[0] = float("nan")
+    with pytest.raises(ValueError, match="encoder: its feature map: holds"): RUNS[run](broken, train, test)
+    with pytest.raises(TypeError, match="encoder: expected"): RUNS[run](nn.Conv2d(3, 3, 1), train, test)
+    wrong = Small()
+    wrong.channels = 9
+    with pytest.raises(ValueError, match="encoder: gave features"): RUNS[run](wrong, train, test)
+
+
+@pytest.mark.parametrize("options,message", [(dict(steps=0), "steps: 0"), (dict(head="fnc"), "head: unknown name 'fnc', did you mean 'fcn'"), (dict(batch_size=1), "batch_size"),
+                                             (dict(lr=0), "lr"), (dict(optimiser="adam"), "optimiser"), (dict(batch_norm="off"), "batch_norm"), (dict(precision="half"), "precision"),
+                                             (dict(head=nn.Conv2d(8, 5, 1)), "head: gives"), (dict(head=nn.Conv2d(4, 3, 1)), "head: cannot take")])
+def test_finetune_bad_options(options, message, train, test):
+    with pytest.raises(ValueError, match=message): finetune(Small(), train, test, **{"steps": 1, "batch_size": 2, **options})
+
+
+def test_finetune_stops_at_nan(train, test):
+    with pytest.raises(RuntimeError, match="the loss became"): finetune(Small(), train, test, steps=30, batch_size=2, lr=1e30, optimiser="sgd")
+
+
+@pytest.mark.parametrize("options,message", [(dict(pixels=0), "pixels"), (dict(iterations=0), "iterations"), (dict(batch_size=0), "batch_size")])
+def test_probe_bad_options(options, message, train, test):
+    with pytest.raises(ValueError, match=message): linear_probe(Small(), train, test, **options)
+
+
+# --- crops and windows -----------------------------------------------------------------------------------------------
+def test_crop_keeps_image_and_mask_together():
+    mask = torch.arange(64).view(8, 8).repeat_interleave(4, 0).repeat_interleave(4, 1)
+    image = mask.to(torch.uint8).expand(3, -1, -1).contiguous() * 3
+    for seed in range(5):
+        picture, cut = random_crop(image, mask, (24, 24), (1., 1.), generator=torch.Generator().manual_seed(seed))
+        assert cut.shape == (24, 24) and (cut != 255).all()
+        assert ((picture[0].float() - 3 * cut).abs() < 1).float().mean() > .5       # pixel-exact inside blocks
+    _, cut = random_crop(image, mask, (64, 64), (.5, .5), generator=torch.Generator().manual_seed(0))
+    assert (cut == 255).any() and (cut != 255).any()
+
+
+def test_crop_is_identity_at_scale_one():
+    image, mask = Bars(1)[0]
+    picture, cut = random_crop(image, mask, mask.shape, (1., 1.), flip=0.)
+    assert torch.equal(picture, image) and torch.equal(cut, mask)
+    picture, cut = random_crop(image, mask, mask.shape, (1., 1.), flip=1.1)
+    assert torch.equal(picture, image.flip(-1)) and torch.equal(cut, mask.flip(-1))
+
+
+@pytest.mark.parametrize("length,window,overlap", [(10, 4, .5), (10, 10, .5), (7, 20, .5), (31, 8, 0.), (31, 8, .9)])
+def test_windows_cover(length, window, overlap):
+    starts = window_starts(length, window, overlap)
+    covered = {p for s in starts for p in range(s, min(s + window, length))}
+    assert covered == set(range(length)) and (starts[-1] + window == length or window >= length)
+
+
+def test_sliding_window_of_a_pixelwise_model_is_the_whole():
+    model, image = nn.Conv2d(3, 4, 1), torch.randint(0, 256, (3, 37, 50), dtype=torch.uint8)
+    assert torch.allclose(predict_logits(model, image[None]), predict_logits(model, image[None], (16, 20), .5), atol=1e-5)
+    assert torch.equal(predict_mask(model, image), predict_mask(model, image, window=16)) and model.training
+    with pytest.raises(ValueError, match="overlap"): predict_mask(model, image, 16, 1.)
+    with pytest.raises(ValueError, match="image"): predict_mask(model, image.float())
