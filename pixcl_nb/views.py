@@ -251,16 +251,18 @@ def shift_hue(
 ):
     "Turn the hue at constant largest and smallest channel (HSV, as PIL), in floats. Greys stay as they are."
     red, green, blue = images.unbind(-2)
-    high, low = torch.maximum(torch.maximum(red, green), blue), torch.minimum(torch.minimum(red, green), blue)
+    low = torch.minimum(torch.minimum(red, green), blue)
+    high = torch.maximum(torch.maximum(red, green), blue)
+    not_red, not_green = ((high - channel).mul_(1e12).clamp_(max=1) for channel in (red, green))     # 0 where the channel is the largest, else 1
     spread = high.sub_(low)
-    is_red, is_green = (red - low) == spread, (green - low) == spread
-    hue = torch.where(is_red, green - blue, torch.where(is_green, blue - red, red - green)).div_(spread.clamp_min(1e-6))
-    hue += torch.where(is_red, 6., torch.where(is_green, 2., 4.)) + 6 * turns + 6
-    hue = hue.sub_((hue / 6).floor_().mul_(6))                                # 0..6, in sixths of the circle
+    if_green, if_blue = (blue - red).add_(spread, alpha=2), (red - green).add_(spread, alpha=4)
+    hue = torch.lerp(green - blue, if_green.lerp_(if_blue, not_green), not_red).div_(spread.clamp_min(1e-6)).add_(6 * turns)
+    hue.sub_((hue * (1 / 6)).floor_(), alpha=6)                               # 0..6, in sixths of the circle
     out = torch.empty_like(images)
-    torch.sub(hue, 3, out=out.select(-2, 0)).abs_().sub_(1)
-    for channel, centre in ((1, 2.), (2, 4.)): torch.sub(hue, centre, out=out.select(-2, channel)).abs_().neg_().add_(2)
-    return out.clamp_(0, 1).mul_(spread.unsqueeze(-2)).add_(low.unsqueeze(-2))
+    for channel, (centre, sign, top) in enumerate(((3, 1, -1), (2, -1, 2), (4, -1, 2))):
+        share = torch.sub(hue, centre, out=out.select(-2, channel)).abs_().mul_(sign).add_(top).clamp_(0, 1)
+        torch.addcmul(low, share, spread, out=share)
+    return out
 
 # %% ../nbs/02_views.ipynb #e02513bb
 def blur_kernel(
@@ -350,14 +352,15 @@ def colour_pieces(
     "Colour, grey, normalisation and blur, image by image: each stays in the cache from its first step to its last."
     scale, shift, low, high = normalisation(config)
     before, after = colour_chain(parameters, scale, shift)
+    before, after = (list(zip(*(part.unbind() for part in state))) for state in (before, after))
     lows, highs = low.tolist(), high.tolist()
     hues, sigmas, hue_first = parameters.hue.tolist(), parameters.blur_sigma.tolist(), (parameters.order[:, 0] == 3).tolist()
     out = torch.empty(images.shape, dtype=torch.float32) if out is None else out
     for row, image in enumerate(images):
         colours = image.to(torch.float32, memory_format=torch.contiguous_format).view(3, -1)
-        if hues[row] and not hue_first[row]: colours = affine_colour(colours, *(part[row] for part in before)).clamp_(0, 255)
+        if hues[row] and not hue_first[row]: colours = affine_colour(colours, *before[row]).clamp_(0, 255)
         if hues[row]: colours = shift_hue(colours, hues[row])
-        affine_colour(colours, *(part[row] for part in after), out=out[row].view(3, -1))
+        affine_colour(colours, *after[row], out=out[row].view(3, -1))
         for channel in range(3): out[row, channel].clamp_(lows[channel], highs[channel])
         if sigmas[row]: out[row] = blur_image(out[row], sigmas[row])
     return out
