@@ -123,14 +123,15 @@ def mask_at_stride(
 def compose(
     foreground, # (B, C, h, w)
     background, # (B, C, h, w)
-    mask # (B, h, w) bool: True shows the foreground
+    mask, # (B, h, w) bool: True shows the foreground
+    out=None # (B, C, h, w) to write into; `background` itself is allowed
 ):
     "foreground · mask + background · (1 − mask), exactly. Raises `ValueError` naming the argument."
     sizes = {}
     check_tensor("foreground", foreground, "B C h w", "float", sizes=sizes)
     check_tensor("background", background, "B C h w", "float", sizes=sizes)
     check_tensor("mask", mask, "B h w", "bool", sizes=sizes, remedy="a bool for every pixel")
-    return torch.where(mask[:, None], foreground, background)
+    return torch.where(mask[:, None], foreground, background) if out is None else torch.where(mask[:, None], foreground, background, out=out)
 
 # %% ../nbs/03_compose.ipynb #8635364c
 @dataclass
@@ -257,5 +258,5 @@ def copy_paste(
     else: source, rows, limits = backgrounds, (torch.arange(batch), torch.arange(batch) + batch), torch.tensor(backgrounds.shape[-2:]).expand(2 * batch, 2)
     if config.background_views == "reused": behind = [views[0].image[row.to(images.device)] for row in rows]
     else: behind = [apply_view(source, draw_view(view_config, limits[row.to(limits.device)], generator), view_config, rows=row).image for row in rows]
-    query, key = (compose(view.image, background, mask) for view, background, mask in zip(views, behind, pasted))
+    query, key = (compose(view.image, background, mask, out=background) for view, background, mask in zip(views, behind, pasted))
     return CopyPaste(query, key, *pasted, *views, *rows)

@@ -6,11 +6,12 @@
 __all__ = ['TRIES', 'GRAY', 'check_interval', 'size_pair', 'ViewConfig', 'ViewParameters', 'draw_box', 'draw_colour',
            'random_numbers', 'draw_view', 'source_axis', 'source_axes', 'View', 'chain_step', 'colour_chain',
            'shift_hue', 'blur_kernel', 'blur_image', 'blur_matrix', 'resize_matrix', 'normalisation', 'affine_colour',
-           'colour_pieces', 'colour_batched', 'resample_pieces', 'resample_batched', 'resample_mask', 'apply_view',
-           'check_batch', 'random_view', 'distort_colour']
+           'one_thread', 'colour_pieces', 'colour_batched', 'resample_pieces', 'resample_batched', 'resample_mask',
+           'apply_view', 'check_batch', 'random_view', 'distort_colour']
 
 # %% ../nbs/02_views.ipynb #74ed21de
 import math
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -342,6 +343,15 @@ def affine_colour(
     product = torch.addmm if colours.ndim == 2 else torch.baddbmm
     return product(offset, matrix, colours, out=out)
 
+# %% ../nbs/02_views.ipynb #1a3c93bc
+@contextmanager
+def one_thread():
+    "Run small tensor work on one thread, then restore the thread count: below a megabyte, waking a second thread costs more than it brings."
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try: yield
+    finally: torch.set_num_threads(threads)
+
 # %% ../nbs/02_views.ipynb #f81c6a89
 def colour_pieces(
     images, # (B, 3, h, w) uint8 or float in 0..255
@@ -436,8 +446,7 @@ def apply_view(
     rows = torch.arange(len(parameters)) if rows is None else rows
     if form == "pieces":
         pieces = resample_pieces(images, parameters, size, rows.tolist())
-        image = torch.empty(len(rows), 3, *size)
-        image = colour_pieces(pieces, parameters, config, image)
+        with one_thread(): image = colour_pieces(pieces, parameters, config, torch.empty(len(rows), 3, *size))
     else: image = colour_batched(resample_batched(images[rows.to(device)], parameters, size), parameters, config)
     mask = None if masks is None else resample_mask(masks[rows.to(masks.device)].to(device), parameters, size)
     return View(image, parameters.box, parameters.flipped, tuple(images.shape[-2:]), mask, parameters)
@@ -491,4 +500,5 @@ def distort_colour(
     parameters = ViewParameters(box=torch.zeros(len(images), 4), flipped=torch.zeros(len(images), dtype=torch.bool), **colour).to(images.device)
     scale, shift, *_ = normalisation(config, images.device)
     plain = (images.float() - shift[:, None, None]) / scale[:, None, None]
-    return colour_pieces(plain, parameters, config) if images.device.type == "cpu" else colour_batched(plain, parameters, config)
+    if images.device.type != "cpu": return colour_batched(plain, parameters, config)
+    with one_thread(): return colour_pieces(plain, parameters, config)

@@ -59,10 +59,15 @@ def pil_pairs(files, decodes, passes):
     return [view * mask + background for view, mask, background in zip(pairs, masks, backgrounds)]
 
 
+def read_batch(files):
+    "Decoded (B, 3, H, W) uint8 batch. torchvision decodes to height × width × channel; stacking in that order saves two transpositions an image."
+    images = [decode_jpeg(torch.frombuffer(bytearray(file), dtype=torch.uint8), mode=ImageReadMode.RGB) for file in files]
+    return torch.stack([image.permute(1, 2, 0) for image in images]).permute(0, 3, 1, 2)
+
+
 def our_pairs(files, decodes, passes, generator):
     "The same from pixcl_nb."
-    read = lambda files: torch.stack([decode_jpeg(torch.frombuffer(bytearray(file), dtype=torch.uint8), mode=ImageReadMode.RGB) for file in files])
-    images, backgrounds = read(files), read(files + files) if decodes == 3 else None
+    images, backgrounds = read_batch(files), read_batch(files + files) if decodes == 3 else None
     config = CopyPasteConfig(backgrounds="second draw" if decodes == 3 else "shuffled batch", background_views="fresh" if passes == 4 else "reused")
     return copy_paste(images, config, generator, backgrounds=backgrounds)
 
@@ -89,8 +94,8 @@ def table(times, per, against):
 
 def parts(files, generator):
     "Where the time of our view goes."
-    read = lambda: torch.stack([decode_jpeg(torch.frombuffer(bytearray(file), dtype=torch.uint8), mode=ImageReadMode.RGB) for file in files])
-    plain, last = read(), read().contiguous(memory_format=torch.channels_last)
+    last = read_batch(files)
+    plain = last.contiguous()
     pil, view = [Image.open(io.BytesIO(file)).convert("RGB") for file in files], recipe()
     small = torch.nn.functional.interpolate(plain, (120, 160), mode="bilinear", antialias=True)
     run = lambda images, **options: lambda: random_view(images, ViewConfig(**options), generator)
@@ -99,7 +104,7 @@ def parts(files, generator):
             "  crop, resize, flip, normalise": run(last, **off), "  + jitter": run(last, **off | dict(jitter=.8)), "  + jitter without hue": run(last, **off | dict(jitter=.8, hue=0.)),
             "  + blur": run(last, **off | dict(blur=.5)), "ours: batched form (GPU) on this CPU": lambda: apply_view(last, draw_view(ViewConfig(), torch.tensor([[360, 480]]).expand(len(last), 2), generator), ViewConfig(), form="batched"),
             "parameters alone": lambda: draw_view(ViewConfig(), torch.tensor([[360, 480]]).expand(len(last), 2), generator),
-            "decode (torchvision)": read, "96-pixel view of 120x160": run(small, size=96)}
+            "decode (torchvision)": lambda: read_batch(files), "decode (PIL)": lambda: [Image.open(io.BytesIO(file)).convert("RGB") for file in files], "96-pixel view of 120x160": run(small, size=96)}
 
 
 def main():
