@@ -56,3 +56,26 @@ def test_cp2_golden():
     close(dense, g["loss_dense"]); close(instance, g["loss_instance"]); close(loss, g["loss"])
     close(query_map.grad, g["grad_query_map"], 0, 1e-6)
     close(masked_pool(g["key_map"], g["key_mask"]).T, g["enqueued"], 1e-5, 1e-6)
+
+
+# ---- pixel_contrast -------------------------------------------------------------------------------------------------
+
+from pixcl_nb.losses import FORMS, pixel_contrast
+
+def views_of(g, form, f, f_aug):
+    perm = g["perm"]
+    if form == "paper_cross": return (f_aug, f_aug[perm]), (g["labels_aug"], g["labels_aug"][perm])
+    if form == "released_cross": return f_aug[perm], g["labels_aug"][perm]
+    return f_aug, g["labels_aug"]
+
+@pytest.mark.parametrize("file,form", [("full", f) for f in list(FORMS)[:4]] + [("ignore", f) for f in list(FORMS)[:2]])
+@pytest.mark.parametrize("dtype,tolerance", [(torch.float64, 1e-9), (torch.float32, 1e-5)])
+@pytest.mark.parametrize("chunk", [None, 7])
+def test_label_contrast_golden(file, form, dtype, tolerance, chunk):
+    g = golden(f"label_contrast_{file}")
+    f, f_aug = (g[k].to(dtype).requires_grad_() for k in ("f", "f_aug"))
+    other, other_labels = views_of(g, form, f, f_aug)
+    loss = pixel_contrast(f, g["labels"], other, other_labels, form=form, temperature=float(g["tau"]), chunk=chunk)
+    loss.backward()
+    close(loss, g[form], tolerance)
+    close(f.grad, g[f"{form}_grad_f"], 0, tolerance); close(f_aug.grad, g[f"{form}_grad_f_aug"], 0, tolerance)
