@@ -368,7 +368,7 @@ def fit_softmax_regression(
     "Weights (K, C), bias (K,) and the loss after each evaluation: cross-entropy plus penalty, minimised with all rows at once (convex: one minimum)."
     weight = torch.zeros(num_classes, rows.shape[1], device=rows.device, requires_grad=True)
     bias = torch.zeros(num_classes, device=rows.device, requires_grad=True)
-    optimiser = torch.optim.LBFGS([weight, bias], max_iter=iterations, max_eval=2 * iterations, history_size=10, tolerance_grad=1e-5, tolerance_change=1e-7, line_search_fn="strong_wolfe")
+    optimiser = torch.optim.LBFGS([weight, bias], max_iter=iterations, max_eval=2 * iterations, history_size=10, tolerance_grad=1e-5, tolerance_change=1e-9, line_search_fn="strong_wolfe")
     history = []
     def closure():
         optimiser.zero_grad()

@@ -38,6 +38,10 @@ class Small(nn.Module):
     def forward(self, images): return self.net(images)
 
 
+@pytest.fixture(autouse=True)
+def seeded(): torch.manual_seed(0)
+
+
 @pytest.fixture(scope="module")
 def train(): return Bars(6)
 @pytest.fixture(scope="module")
