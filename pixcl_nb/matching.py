@@ -8,11 +8,15 @@ __all__ = ['POSITIVES', 'IMAGENET_MEAN', 'IMAGENET_STD', 'stride_pair', 'grid_pa
            'top_k_matches', 'view_size', 'to_source', 'from_source', 'check_views', 'geometric_positions',
            'geometric_matches', 'neighbour_cosine', 'parabola_peak', 'refine_matches', 'sample_features',
            'match_points', 'pck', 'match_accuracy', 'choose_matches', 'evaluating', 'prepare_image', 'ImageFeatures',
-           'encode_images', 'predict_points', 'pair_threshold', 'pck_pairs', 'pck_summary', 'stereo_points']
+           'encode_images', 'predict_points', 'pair_threshold', 'encode_pairs', 'pck_pairs', 'pck_keypoints',
+           'pck_summary', 'stereo_points']
 
 # %% ../nbs/06_matching.ipynb #940eebcc
 import itertools
 import math
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -396,10 +400,6 @@ def choose_matches(
             raise ValueError(f"{name}: {count} maps of {tuple(grid)} do not fit {len(view.image)} views of {view_size(view)} pixels at stride {stride}")
     return geometric_matches(view_a, view_b, stride).to(query_map.device)
 
-# %% ../nbs/06_matching.ipynb #123b69e2
-from contextlib import contextmanager
-from dataclasses import dataclass
-
 # %% ../nbs/06_matching.ipynb #70bb9d73
 @contextmanager
 def evaluating(
@@ -481,39 +481,72 @@ def predict_points(
 
 # %% ../nbs/06_matching.ipynb #52c0e830
 def pair_threshold(
-    pair, # `.image_b` uint8 (3, H, W); `.box_b` (left, top, right, bottom) or None
+    pair, # may have a `.box_b` (left, top, right, bottom), pixels of image b
+    size, # (height, width) of image b
     alpha:float # share of the longer side
 )->float:
-    "alpha × the longer side of the pair's box in image b, or of image b when it has none; pixels."
+    "alpha × the longer side of the pair's box in image b, or of image b itself when it has none; pixels."
     box = getattr(pair, "box_b", None)
-    if box is None: return alpha * max(pair.image_b.shape[1:])
+    if box is None: return alpha * max(size)
     left, top, right, bottom = (float(value) for value in box)
     return alpha * max(right - left, bottom - top)
 
 # %% ../nbs/06_matching.ipynb #c518afb2
+def encode_pairs(
+    encoder, # an nn.Module with `.stride`
+    pairs, # a list of pairs
+    size=None, # pixels of the longer side
+    batch_size:int=16,
+    read=None # name → uint8 (3, H, W), where `.image_a`, `.image_b` are names
+)->dict:
+    "`ImageFeatures` of every image of the pairs, once each however often it occurs. Keys: the name, or the id of the tensor."
+    images = {image if isinstance(image, str) else id(image): image for pair in pairs for image in (pair.image_a, pair.image_b)}
+    if read is None and any(isinstance(image, str) for image in images): raise ValueError("pairs: hold image names; pass read=, a function from name to uint8 (3, H, W)")
+    keys, encoded, at_once = list(images), {}, 4 * check_range("batch_size", batch_size, 1)
+    for some in (keys[first:first + at_once] for first in range(0, len(keys), at_once)):
+        pictures = [read(images[key]) if isinstance(key, str) else images[key] for key in some]
+        encoded.update(zip(some, encode_images(encoder, pictures, size, batch_size)))
+    return encoded
+
+# %% ../nbs/06_matching.ipynb #0f23e8f7
 def pck_pairs(
     encoder, # an nn.Module with `.stride`
-    pairs, # things with `.image_a` `.image_b` uint8 (3, H, W), `.points_a` `.points_b` (P, 2) float (x, y), NaN for unknown
+    pairs, # things with `.image_a` `.image_b` uint8 (3, H, W) or names, `.points_a` `.points_b` (P, 2) float (x, y), NaN for unknown
     alpha:float=.1, # right means within alpha × the longer side of `.box_b`, or of image b where there is no box
-    size:int=None, # pixels of the longer side the encoder sees; None keeps the images
     threshold:float=None, # pixels of image b, instead of alpha
+    size:int=None, # pixels of the longer side the encoder sees; None keeps the images
+    refine=True, # sub-cell
+    batch_size:int=16,
+    read=None # name → uint8 (3, H, W), where the pairs hold names
+)->dict:
+    """PCK of an encoder's nearest neighbours on image pairs: "pck" is the mean over pairs, "pck_points" over all points, "per_class" over the
+    pairs of each `.kind`. `ValueError` when there is no pair or no known point."""
+    pairs, scores = list(pairs), []
+    if not pairs: raise ValueError("pairs: is empty")
+    encoded = encode_pairs(encoder, pairs, size, batch_size, read)
+    for pair in pairs:
+        a, b = (encoded[image if isinstance(image, str) else id(image)] for image in (pair.image_a, pair.image_b))
+        known = pair.points_a.isfinite().all(-1) & pair.points_b.isfinite().all(-1)
+        if not known.any(): continue
+        limit = pair_threshold(pair, b.source_size, alpha) if threshold is None else threshold
+        found = predict_points(a, b, pair.points_a[known], refine)
+        scores.append((pck(found, pair.points_b[known], limit), int(known.sum()), getattr(pair, "kind", None)))
+    return pck_summary(scores)
+
+# %% ../nbs/06_matching.ipynb #5804f4b1
+def pck_keypoints(
+    encoder, # an nn.Module with `.stride`
+    root, # folder with pairs.csv, keypoints.json and VOCdevkit, as `load_keypoint_pairs` reads it
+    split="val", # "train" | "val"
+    alpha:float=.1, # right means within alpha × the longer side of the animal's box in image b
+    size:int=224, # pixels of the longer side the encoder sees
     refine=True, # sub-cell
     batch_size:int=16
 )->dict:
-    """PCK of an encoder's nearest neighbours on image pairs: "pck" is the mean over pairs, "pck_points" over all points, "per_class" over the
-    pairs of each `.category`. An image that occurs in many pairs is encoded once. `ValueError` when there is no pair or no known point."""
-    pairs = list(pairs)
-    if not pairs: raise ValueError("pairs: is empty")
-    images = {id(image): image for pair in pairs for image in (pair.image_a, pair.image_b)}
-    encoded = dict(zip(images, encode_images(encoder, list(images.values()), size, batch_size)))
-    scores = []
-    for pair in pairs:
-        known = pair.points_a.isfinite().all(-1) & pair.points_b.isfinite().all(-1)
-        if not known.any(): continue
-        limit = pair_threshold(pair, alpha) if threshold is None else threshold
-        found = predict_points(encoded[id(pair.image_a)], encoded[id(pair.image_b)], pair.points_a[known], refine)
-        scores.append((pck(found, pair.points_b[known], limit), int(known.sum()), getattr(pair, "category", None)))
-    return pck_summary(scores)
+    "`pck_pairs` on the animal keypoints of VOC: PCK@0.1 of the box's longer side, overall and per animal."
+    from pixcl_nb.data import load_keypoint_pairs, read_image
+    folder = Path(root)/"VOCdevkit"/"VOC2012"/"JPEGImages"
+    return pck_pairs(encoder, load_keypoint_pairs(root, split), alpha, None, size, refine, batch_size, lambda name: read_image(folder/f"{name}.jpg"))
 
 # %% ../nbs/06_matching.ipynb #e2f3be7b
 def pck_summary(

@@ -422,38 +422,53 @@ def test_choose_matches():
 # ---------------------------------------------------------------- encoders on pairs
 
 class Pooling(torch.nn.Module):
-    "Mean colour and contrast of each cell: an encoder whose cells are exactly where the convention says."
-    stride, channels = 8, 6
+    "The mean colour of each cell: an encoder whose cells are exactly where the convention says."
+    stride, channels = 8, 3
     def __init__(self): super().__init__(); self.calls, self.norm = 0, torch.nn.BatchNorm2d(3)
     def forward(self, images):
         self.calls += 1
-        mean = torch.nn.functional.avg_pool2d(images, 8)
-        return torch.cat([mean, torch.nn.functional.avg_pool2d(images ** 2, 8)], 1) + 0 * self.norm(images).mean()
+        return torch.nn.functional.avg_pool2d(images, 8) + 0 * self.norm(images).mean()
 
 
-def shifted_pairs(count=3):
-    image = torch.randint(0, 256, (1, 3, 14, 18), dtype=torch.uint8)
-    image = torch.nn.functional.interpolate(image.float(), (112, 144), mode="bilinear").round().to(torch.uint8)[0]
-    a, b = image[:, :96, :128], image[:, 8:104, 16:144]
-    points = (torch.cartesian_prod(torch.arange(3, 15, 5), torch.arange(2, 11, 4)) + .5) * 8 + torch.rand(9, 2) - .5     # near cell centres
-    return [types.SimpleNamespace(image_a=a, image_b=b, points_a=points, points_b=points - torch.tensor([16., 8.]), category=name) for name in ("cat", "cow", "cat")[:count]]
+def shifted_pairs():
+    "A picture whose colour tells the place (red: x, green: y, blue full), and two windows of it."
+    y, x = torch.meshgrid(torch.arange(112), torch.arange(144), indexing="ij")
+    image = torch.stack([40 + x, 40 + y, torch.full_like(x, 255)]).to(torch.uint8)
+    a, b = image[:, :96, :128], image[:, 5:101, 13:141]
+    points = torch.rand(9, 2) * torch.tensor([80., 60.]) + torch.tensor([30., 20.])
+    return [types.SimpleNamespace(image_a=a, image_b=b, points_a=points, points_b=points - torch.tensor([13., 5.]), kind=name) for name in ("cat", "cow", "cat")]
 
 
 def test_pairs_of_shifted_images():
     encoder, pairs = Pooling().train(), shifted_pairs()
+    encoder.norm.eval()
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
-    result = pck_pairs(encoder, pairs, threshold=6.)
-    assert result["pck"] > .9 and result["pairs"] == 3 and result["points"] == 27 and set(result["per_class"]) == {"cat", "cow"}
+    result = pck_pairs(encoder, pairs, threshold=1.5)
+    assert result["pck"] == 1 and result["pairs"] == 3 and result["points"] == 27 and result["per_class"] == {"cat": 1, "cow": 1}
     assert encoder.calls == 1                                  # two images of one size, used by three pairs: one batch
-    assert encoder.training and encoder.norm.training and all(torch.equal(before[name], value) for name, value in encoder.state_dict().items())
-    assert pck_pairs(encoder, pairs, threshold=0.)["pck"] < .5
-    assert pck_pairs(encoder, pairs, alpha=6 / 128) == result  # the longer side of image b is 128
-    for pair in pairs: pair.box_b = (0., 0., 4., 60.)
-    assert pck_pairs(encoder, pairs, alpha=.1) == result       # 0.1 of the box's longer side
-    resized = pck_pairs(encoder, pairs, size=100, threshold=6.)
-    assert resized["pck"] > .5                                 # predictions come back in the image's own pixels
+    assert encoder.training and not encoder.norm.training and all(torch.equal(before[name], value) for name, value in encoder.state_dict().items())
+    assert pck_pairs(encoder, pairs, threshold=1.5, refine=False)["pck"] < 1                 # the centre of an 8-pixel cell is not that near
+    for size in (64, 100, 200, 256): assert pck_pairs(encoder, pairs, size=size, threshold=1.)["pck"] == 1     # answers in the image's own pixels
+    coarse = pck_pairs(encoder, pairs, threshold=4., refine=False)
+    assert pck_pairs(encoder, pairs, alpha=4 / 128, refine=False) == coarse                  # the longer side of image b is 128
+    for pair in pairs: pair.box_b = (10., 10., 14., 50.)
+    assert pck_pairs(encoder, pairs, alpha=.1, refine=False) == coarse                       # the box's longer side is 40
+    assert 0 < coarse["pck"] < 1
     pairs[0].points_b = pairs[0].points_b * float("nan")
-    assert pck_pairs(encoder, pairs, threshold=6.)["pairs"] == 2
+    pairs[1].points_b = pairs[1].points_b + torch.tensor([50., 0.])
+    pairs[2].points_a = pairs[2].points_a.clone()
+    pairs[2].points_a[0, 0] = float("nan")
+    result = pck_pairs(encoder, pairs, threshold=1.5)
+    assert (result["pairs"], result["points"], result["pck"], result["pck_points"], result["per_class"]) == (2, 17, .5, 8 / 17, {"cat": 1, "cow": 0})
+
+
+def test_pairs_by_name_are_read_once():
+    pairs, read = shifted_pairs(), []
+    pictures = {"a": pairs[0].image_a, "b": pairs[0].image_b}
+    for pair in pairs: pair.image_a, pair.image_b = "a", "b"
+    assert pck_pairs(Pooling(), pairs, threshold=1.5, read=lambda name: (read.append(name), pictures[name])[1])["pck"] == 1
+    assert sorted(read) == ["a", "b"]
+    with pytest.raises(ValueError, match="pairs: hold image names"): pck_pairs(Pooling(), pairs)
 
 
 def test_prepare_and_encode():
@@ -463,12 +478,12 @@ def test_prepare_and_encode():
     picture, size = prepare_image(image, 8, size=32)
     assert picture.shape == (3, 24, 32) and size == (19, 32)
     encoded = encode_images(Pooling(), [image, image.transpose(1, 2), image], size=32)
-    assert [tuple(e.features.shape) for e in encoded] == [(6, 3, 4), (6, 4, 3), (6, 3, 4)]
+    assert [tuple(e.features.shape) for e in encoded] == [(3, 3, 4), (3, 4, 3), (3, 3, 4)]
     assert torch.allclose(encoded[0].features, encoded[2].features) and torch.allclose(encoded[0].scale, torch.tensor([32 / 61, 19 / 37]))
 
 
 def test_bad_pairs():
-    pairs = shifted_pairs(1)
+    pairs = shifted_pairs()[:1]
     with pytest.raises(ValueError, match="pairs: is empty"): pck_pairs(Pooling(), [])
     with pytest.raises(ValueError, match="encoder: has no integer `.stride`"): pck_pairs(torch.nn.Conv2d(3, 4, 1), pairs)
     wrong = Pooling(); wrong.stride = 4
