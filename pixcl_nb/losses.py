@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['FORMS', 'SCOPES', 'SELF_PAIRS', 'REDUCTIONS', 'info_nce', 'densecl_loss', 'check_mask', 'cells', 'masked_pool',
-           'cp2_dense_loss', 'choose', 'row_weights', 'kept_rows', 'group_ids', 'positive_groups', 'count_positives',
-           'class_dot', 'bag_loss', 'released_loss', 'supcon_loss', 'paper_loss', 'check_view', 'pixel_contrast',
-           'supcon_images']
+           'cp2_dense_loss', 'foreground_cosines', 'choose', 'row_weights', 'kept_rows', 'group_ids', 'positive_groups',
+           'count_positives', 'class_dot', 'bag_loss', 'released_loss', 'supcon_loss', 'paper_loss', 'check_view',
+           'pixel_contrast', 'supcon_images', 'GatherRows', 'gather_rows']
 
 # %% ../nbs/08_losses.ipynb #ee468c81
 from functools import partial
@@ -118,6 +118,24 @@ def cp2_dense_loss(
         anchor = anchor[m]
         repulsion = repulsion + log_sum_exp_loss(anchor, other, anchor.new_full((len(anchor),), 1 / len(anchor)), temperature)
     return repulsion / len(q) - attraction.mean()
+
+# %% ../nbs/08_losses.ipynb #cde5d925
+@torch.no_grad()
+def foreground_cosines(
+    query_map, # (N, D, h, w) raw map
+    key_map, # (N, D, h, w) raw map
+    query_mask, # (N, h, w) bool or 0/1
+    key_mask # (N, h, w)
+):
+    "Mean cosine of foreground key cells with foreground and with background query cells, for the log: (fg–fg, fg–bg) floats, no gradient. fg–bg is NaN if no image has background."
+    sizes = {}
+    check_tensor("query_map", query_map, "N D h w", "float", sizes=sizes)
+    check_tensor("key_map", key_map, "N D h w", "float", sizes=sizes)
+    M_q, M_k = check_mask("query_mask", query_mask, sizes), check_mask("key_mask", key_mask, sizes)
+    q, k = (cells(x) for x in wide(query_map, key_map))
+    mean = lambda x, M: (x * M[..., None]).sum(1) / M.sum(1, keepdim=True)
+    foreground, has_background = mean(k, M_k), ~M_q.all(1)
+    return (mean(q, M_q) * foreground).sum(1).mean().item(), (mean(q, ~M_q) * foreground).sum(1)[has_background].mean().item()
 
 # %% ../nbs/08_losses.ipynb #5940fc98
 FORMS = {"released_within": dict(scope=("any", "same image"), self_pairs="include", reduction="released"),
@@ -234,8 +252,7 @@ def bag_loss(
 ):
     "A loss in which every row is an anchor and every pair counts both ways."
     scope_p, scope_n, self_pairs, reduction = switches
-    self_pairs = self_pairs == "include" and scope_p != "other image"
-    groups = positive_groups(labels, images, bags, scope_p)
+    self_pairs, groups = self_pairs == "include" and scope_p != "other image", positive_groups(labels, images, bags, scope_p)
     counts = count_positives(groups, self_pairs, scope_p)
     w = row_weights(counts, groups_of_rows, total, reduction).to(rows.dtype)
     a = w / counts.clamp(min=1)
@@ -243,10 +260,8 @@ def bag_loss(
     if per_pair:
         return streamed(rows, lambda F, want: contrast_per_pair(F, tiles(pairs="same", scope=scope_p), tiles(pairs="different", scope=scope_n), a, self_pairs, temperature, want))
     relations = [tiles(pairs="all", scope=scope_p)] if scope_p == scope_n else [tiles(pairs="same", scope=scope_p), tiles(pairs="different", scope=scope_n)]
-    repulsion = streamed(rows, lambda F, want: contrast_shared(F, relations, w, self_pairs, temperature, want))
-    attraction = sum(sign * class_dot(rows, a, ids, rows, ids, n) for sign, ids, n in groups)
-    if not self_pairs and scope_p != "other image": attraction = attraction - (a * rows.square().sum(1)).sum()
-    return repulsion - attraction / temperature
+    myself = not self_pairs and scope_p != "other image"
+    return streamed(rows, lambda F, want: contrast_shared(F, relations, groups, w, counts, self_pairs, myself, temperature, want))
 
 # %% ../nbs/08_losses.ipynb #1d8a9572
 def released_loss(features, labels, other_features, other_labels, cross, switches, temperature, ignore_index, chunk):
@@ -266,7 +281,7 @@ def supcon_loss(features, labels, images, other_features, other_labels, other_im
     if other_features is not None: kept.append(kept_rows(other_features, other_labels, other_images, ignore_index))
     rows, y, g = (kept[0] if len(kept) == 1 else [torch.cat(values) for values in zip(*kept)])
     names = torch.unique(torch.cat([images.flatten(), other_images.flatten()]))
-    return bag_loss(rows, y, g, torch.zeros_like(g), torch.searchsorted(names, g), len(names), switches, False, temperature, chunk)
+    return bag_loss(rows, y, g, torch.zeros_like(g), torch.searchsorted(names, g.contiguous()), len(names), switches, False, temperature, chunk)
 
 # %% ../nbs/08_losses.ipynb #211f3fc4
 def paper_loss(features, labels, views, view_labels, reduction, temperature, ignore_index, chunk):
@@ -348,3 +363,25 @@ def supcon_images(
     if len(image_ids) == B: image_ids = image_ids.repeat(2 if B_other == B else 1)
     if len(image_ids) != B + B_other: raise ValueError(f"image_ids: has {len(image_ids)} ids, expected {B + B_other}, one for each item of features and other_features")
     return image_ids.to(device).split([B, B_other])
+
+# %% ../nbs/08_losses.ipynb #0157ebfc
+class GatherRows(torch.autograd.Function):
+    "All processes' tensors along the first axis; the backward sums what every process wants of ours."
+    @staticmethod
+    def forward(ctx, x):
+        parts = [torch.empty_like(x) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, x.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        total = gradient.contiguous().clone()
+        dist.all_reduce(total)
+        return total.chunk(dist.get_world_size())[dist.get_rank()]
+
+# %% ../nbs/08_losses.ipynb #07b9d8fb
+def gather_rows(
+    x # (B, …) features or labels, equal shapes on every process
+):
+    "(k·B, …): the whole batch on every process, with gradient (DDP's averaging then gives the gradient of one process). Without a process group, x itself."
+    return GatherRows.apply(x) if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1 else x

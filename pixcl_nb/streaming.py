@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['SAFE_LOGIT', 'wide', 'full_precision', 'logit_bound', 'panel_height', 'ClassTail', 'stream_rows', 'WeightedLogSumExp',
-           'log_sum_exp_loss', 'sort_by', 'PairTiles', 'tile_logits', 'pair_log_sum_exp', 'add_pull', 'push_pairs',
-           'pull_pairs', 'contrast_shared', 'contrast_per_pair', 'StreamedContrast', 'streamed']
+           'log_sum_exp_loss', 'sort_by', 'PairTiles', 'tile_logits', 'hide', 'sides', 'pair_log_sum_exp', 'add_pull',
+           'push_pairs', 'pull_pairs', 'pull_classes', 'contrast_shared', 'contrast_per_pair', 'StreamedContrast',
+           'streamed']
 
 # %% ../nbs/07_streaming.ipynb #2ac40e74
 import math
@@ -152,11 +153,13 @@ def sort_by(
 
 # %% ../nbs/07_streaming.ipynb #c99d5760
 class PairTiles:
-    """Every unordered pair {i, j} of a relation exactly once, as tiles of the rows sorted by class.
+    """Every pair i ≠ j of a relation, as tiles of the rows sorted by class. A tile off the diagonal comes once and speaks for its
+    transpose too; a tile on the diagonal holds both (i, j) and (j, i).
     `pairs`: "all" | "same" | "different" class; `scope`: "any" | "same image" | "other image", always inside one bag."""
     def __init__(self, labels, images, bags, pairs:str, scope:str, tile:int=None):
         self.pairs, self.other_image = pairs, scope == "other image"
-        self.tile = int(tile or (512 if labels.device.type == "cpu" else 8192))
+        largest, typical = 512 if labels.device.type == "cpu" else 8192, len(labels) // len(torch.unique(labels))
+        self.tile = int(tile or (largest if pairs != "same" else min(largest, max(64, 2**typical.bit_length()))))
         segment = images if scope == "same image" else bags
         one_piece = pairs == "all" and bool((segment == segment[0]).all())
         self.order = None if one_piece else sort_by(segment, labels)
@@ -179,12 +182,11 @@ class PairTiles:
         return "all" if full and I != J and not self.other_image else "some"
 
     def hidden(self, I, J):
-        "(b, b') bool: what a mixed tile must not count: the wrong class, the same image, and below the diagonal."
-        I, J = slice(*I), slice(*J)
-        equal = self.labels[I, None] == self.labels[J]
-        hidden = torch.zeros_like(equal) if self.pairs == "all" else equal if self.pairs == "different" else ~equal
-        if self.other_image: hidden = hidden | (self.images[I, None] == self.images[J])
-        return hidden | torch.ones_like(hidden).tril() if I == J else hidden
+        "(b, b') bool: what a mixed tile must not count: the wrong class, the same image, a row with itself."
+        I, J, y, g = slice(*I), slice(*J), self.labels, self.images
+        myself = torch.eye(I.stop - I.start, dtype=torch.bool, device=y.device) if I == J else False
+        wrong = False if self.pairs == "all" else y[I, None] == y[J] if self.pairs == "different" else y[I, None] != y[J]
+        return wrong | myself | (g[I, None] == g[J] if self.other_image else False)
 
     def __iter__(self):
         for blocks in self.segments:
@@ -198,18 +200,32 @@ def tile_logits(
     F, # (n, D) sorted rows
     I, # slice of rows
     J, # slice of rows
-    hidden, # bool mask of what does not count, or None
     temperature:float, # τ
-    fill:float, # the logit of what does not count
     buffer # flat scratch memory, reused for every tile
 ):
-    "s_ij = f_i·f_j/τ for one tile, hidden places filled."
+    "s_ij = f_i·f_j/τ for one tile."
     f_I, f_J = F[I], F[J]
     S = buffer[:len(f_I) * len(f_J)].view(len(f_I), len(f_J))
-    torch.addmm(S, f_I, f_J.T, beta=0, alpha=1 / temperature, out=S)
-    return S if hidden is None else S.masked_fill_(hidden, fill)
+    return torch.addmm(S, f_I, f_J.T, beta=0, alpha=1 / temperature, out=S)
 
 # %% ../nbs/07_streaming.ipynb #9b217e19
+def hide(
+    S, # (b, b') changed in place
+    hidden, # (b, b') bool or None
+    fill:float # what stands in hidden places
+):
+    "S with its hidden places filled."
+    return S if hidden is None else S.masked_fill_(hidden, fill)
+
+# %% ../nbs/07_streaming.ipynb #e54bca4f
+def sides(
+    I, J, # the slices of a tile
+    values # (n,) one number a row
+):
+    "A tile's rows and, off the diagonal, its columns: (slice, their values ready to broadcast over the tile, axis to sum over)."
+    return [(I, values[I, None], 1)] + ([(J, values[J], 0)] if I != J else [])
+
+# %% ../nbs/07_streaming.ipynb #199ee2b7
 def pair_log_sum_exp(
     F, # (n, D) rows
     tiles:PairTiles, # the relation
@@ -221,13 +237,14 @@ def pair_log_sum_exp(
     buffer = F.new_empty(tiles.tile**2)
     L = F.new_full((len(F),), -math.inf if careful else 0.)
     for I, J, hidden in tiles:
-        S = tile_logits(F, I, J, hidden, temperature, -math.inf, buffer)
-        for K, axis in ((I, 1), (J, 0)):
-            if careful: L[K] = torch.logaddexp(L[K], S.logsumexp(axis))
-            else: L[K] += (S.exp_() if axis == 1 else S).sum(axis)
+        S = tile_logits(F, I, J, temperature, buffer)
+        E = hide(S, hidden, -math.inf) if careful else hide(S.exp_(), hidden, 0.)     # exp() of −inf is slow, so the bare form hides afterwards
+        for K, _, axis in sides(I, J, L):
+            if careful: L[K] = torch.logaddexp(L[K], E.logsumexp(axis))
+            else: L[K] += E.sum(axis)
     return tiles.restored(L if careful else L.log())
 
-# %% ../nbs/07_streaming.ipynb #e54bca4f
+# %% ../nbs/07_streaming.ipynb #c3c3770f
 def add_pull(
     G, # (n, D) gradient, added to
     F, # (n, D) rows
@@ -237,9 +254,9 @@ def add_pull(
 ):
     "The gradient of one tile of logits, for its rows and for its columns."
     G[I].addmm_(W, F[J], alpha=scale)
-    G[J].addmm_(W.T, F[I], alpha=scale)
+    if I != J: G[J].addmm_(W.T, F[I], alpha=scale)
 
-# %% ../nbs/07_streaming.ipynb #199ee2b7
+# %% ../nbs/07_streaming.ipynb #cb827d42
 def push_pairs(
     G, # (n, D) gradient, added to
     F, # (n, D) rows
@@ -254,13 +271,13 @@ def push_pairs(
     inner = G if tiles.order is None else torch.zeros_like(G)
     c, buffer = w * (-L).exp(), F.new_empty(tiles.tile**2)
     for I, J, hidden in tiles:
-        S = tile_logits(F, I, J, hidden, temperature, -math.inf, buffer)
-        if careful: W = (S - L[I, None]).exp() * w[I, None] + (S - L[J]).exp() * w[J]
-        else: W = S.exp_().mul_(c[I, None] + c[J])
+        S = tile_logits(F, I, J, temperature, buffer)
+        if careful: W = (hide(S, hidden, -math.inf) - L[I, None]).exp() * w[I, None] + (S - L[J]).exp() * w[J]
+        else: W = hide(S.exp_(), hidden, 0.).mul_(c[I, None] + c[J])
         add_pull(inner, F, I, J, W, 1 / temperature)
     if tiles.order is not None: G.index_add_(0, tiles.order, inner)
 
-# %% ../nbs/07_streaming.ipynb #c3c3770f
+# %% ../nbs/07_streaming.ipynb #768a2de8
 def pull_pairs(
     G, # (n, D) gradient, added to; None = values only
     F, # (n, D) rows
@@ -274,35 +291,59 @@ def pull_pairs(
     inner, buffer = None if G is None else torch.zeros_like(F), F.new_empty(tiles.tile**2)
     values, pulls = torch.zeros_like(L), torch.zeros_like(L)
     for I, J, hidden in tiles:
-        S = tile_logits(F, I, J, hidden, temperature, math.inf, buffer)
-        W = 0.
-        for K, L_K, w_K, axis in ((I, L[I, None], w[I, None], 1), (J, L[J], w[J], 0)):
+        S, W = hide(tile_logits(F, I, J, temperature, buffer), hidden, math.inf), 0.
+        for K, L_K, axis in sides(I, J, L):
             values[K] -= torch.nn.functional.logsigmoid(S - L_K).sum(axis)
             sigmoid = torch.sigmoid(L_K - S)
             pulls[K] += sigmoid.sum(axis)
-            W = W + sigmoid.mul_(w_K)
-        if G is not None: add_pull(inner, F, I, J, W, -1 / temperature)
+            W = W + sigmoid.mul_(w[K].unsqueeze(axis))
+        if G is not None: add_pull(inner, F, I, J, W + W.T if I == J else W, -1 / temperature)
     if G is not None: G.index_add_(0, torch.arange(len(F), device=F.device) if tiles.order is None else tiles.order, inner)
     return tiles.restored(values), tiles.restored(pulls)
 
-# %% ../nbs/07_streaming.ipynb #cb827d42
+# %% ../nbs/07_streaming.ipynb #cd15e547
+def pull_classes(
+    G, # (n, D) gradient, added to; None = value only
+    F, # (n, D) rows
+    groups, # list of (sign, (n,) ids, how many): a row's positives are the rows of its group
+    weights, # (n,) a_i, what one positive pair of row i counts
+    myself:bool, # groups hold the row itself, and that is no positive: take it out again
+    temperature:float # τ
+):
+    "Σ_i a_i Σ_{j∈P(i)} s_ij from class sums: Σ_c (Σ_{i∈c} a_i f_i)·(Σ_{j∈c} f_j)/τ, no pair is looked at. Subtracts its gradient from G."
+    value, scaled = F.new_zeros(()), F * weights[:, None]
+    for sign, ids, total in groups:
+        A, C = (F.new_zeros(total, F.shape[1]).index_add_(0, ids, x) for x in (scaled, F))
+        value += sign * (A * C).sum() / temperature
+        for i in range(0, len(F) if G is not None else 0, 4096):
+            block = slice(i, i + 4096)
+            G[block] -= (sign / temperature) * (A[ids[block]] + weights[block, None] * C[ids[block]])
+    if myself:
+        value -= (scaled * F).sum() / temperature
+        if G is not None: G.add_(scaled, alpha=2 / temperature)
+    return value
+
+# %% ../nbs/07_streaming.ipynb #0c457bf3
 def contrast_shared(
     F, # (n, D) rows
     relations, # list of PairTiles whose union is the denominator
+    groups, # the positives, as pull_classes takes them
     weights, # (n,) w_i
+    counts, # (n,) |P(i)|
     self_pairs:bool, # does e^s_ii count too?
+    myself:bool, # groups hold the row itself, which is no positive
     temperature:float, # τ
     want_gradient:bool # else None is returned for it
 ):
-    "Σ_i w_i L_i, one denominator for each row (SupCon), and its gradient: (value, G)."
+    "Σ_i w_i (L_i − mean of s_ij over the positives), one denominator for each row (SupCon), and its gradient: (value, G)."
     careful, s_self = not logit_bound(F, F, temperature) <= SAFE_LOGIT[F.dtype], F.square().sum(1) / temperature
     L = F.new_full((len(F),), -math.inf)
     for tiles in relations: L = torch.logaddexp(L, pair_log_sum_exp(F, tiles, temperature, careful))
     if self_pairs: L = torch.logaddexp(L, s_self)
     value = (weights * L)[weights > 0].sum()
-    if not want_gradient: return value, None
-    G = F * (2 / temperature * weights * (s_self - L).exp())[:, None] if self_pairs else torch.zeros_like(F)
-    for tiles in relations: push_pairs(G, F, tiles, L, weights, temperature, careful)
+    G = None if not want_gradient else F * (2 / temperature * weights * (s_self - L).exp())[:, None] if self_pairs else torch.zeros_like(F)
+    value -= pull_classes(G, F, groups, weights / counts.clamp(min=1), myself, temperature)
+    for tiles in relations if want_gradient else []: push_pairs(G, F, tiles, L, weights, temperature, careful)
     return value, G
 
 # %% ../nbs/07_streaming.ipynb #4797cbef
