@@ -63,8 +63,8 @@ def pick(
 def wave(
     turns # angle in full turns (1 = 360 degrees), any shape
 ):
-    "The sine of an angle, from the table."
-    return SINE[np.floor(np.asarray(turns) * 4096).astype(np.int64) & 4095]
+    "The sine of an angle, from the nearest entry of the table."
+    return SINE[np.floor(np.asarray(turns) * 4096 + .5).astype(np.int64) & 4095]
 
 # %% ../nbs/00_data.ipynb #856f050e
 def rotate(
@@ -169,7 +169,7 @@ def paint_texture(
     value = texture(rng, *rotate(x / scale, y / scale, tilt))[:, None]
     light = random_colour(rng, pick(rng, families))
     dark = light + uniform(rng, -.12, .12, 3)
-    return (light * (1 + value) + dark * (1 - value)) / 2 * (1 + uniform(rng, .18, .4) * value)
+    return (light * (1 + value) + dark * (1 - value)) / 2 * (1 + uniform(rng, .22, .45) * value)
 
 # %% ../nbs/00_data.ipynb #fabf44d3
 def scatter_litter(
@@ -253,7 +253,7 @@ def random_pose(
 ):
     "A pose with little overlap, as a dict of `Thing` fields, or None when there is no room."
     for _ in range(30):
-        radius, (x, y) = uniform(rng, 12, 27), uniform(rng, 10, 118, 2)
+        radius, (x, y) = uniform(rng, 14, 28), uniform(rng, 10, 118, 2)
         gaps = [(x - t.centre[0]) * (x - t.centre[0]) + (y - t.centre[1]) * (y - t.centre[1]) - .64 * (radius + t.radius) * (radius + t.radius) for t in placed]
         if all(gap > 0 for gap in gaps):
             angle = uniform(rng, -.12, .12) if kind == "fish" else uniform(rng)
@@ -356,7 +356,7 @@ def sample_scene(
     rng = np.random.PCG64([seed, list(SAMPLE_SPLITS).index(split), index])
     return render_scene(rng, random_things(rng))[:2]
 
-# %% ../nbs/00_data.ipynb #f3bf72cc
+# %% ../nbs/00_data.ipynb #e882bdd1
 def sample_pair(
     index:int, # any number from 0 on
     seed:int=0 # 0 = the shipped pairs
@@ -366,7 +366,8 @@ def sample_pair(
     here, there = random_things(rng, 5, 7), []
     for thing in here:
         pose = random_pose(rng, thing.kind, there)
-        there.append(replace(thing, **(pose or dict(centre=(-99., -99.)))))     # no room: out of sight
+        if pose: pose = pose | dict(angle=thing.angle + uniform(rng, -.1, .1), flip=thing.flip)   # a plain ball hides larger turns
+        there.append(replace(thing, **(pose or dict(centre=(-99., -99.)))))                       # no room: out of sight
     (image_a, mask, owner_a), (image_b, _, owner_b) = render_scene(rng, here), render_scene(rng, there)
     return image_a, image_b, correspondences(here, there, mask, owner_a, owner_b)
 
@@ -471,6 +472,9 @@ def sample_folder():
     if about.exists() and json.loads(about.read_text()).get("version") == SAMPLE_VERSION: return shipped
     return rendered_folder()
 
+# %% ../nbs/00_data.ipynb #9e9aa530
+BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError)        # what Pillow raises on a bad file
+
 # %% ../nbs/00_data.ipynb #b6ff3776
 def read_image(
     path # any picture torchvision or Pillow can decode
@@ -484,9 +488,6 @@ def read_image(
     try:
         with Image.open(path) as file: return torch.from_numpy(np.array(file.convert("RGB"))).permute(2, 0, 1).contiguous()
     except BROKEN as error: raise ValueError(f"{path}: cannot be decoded ({error}); the file is cut off or not an image: copy or download it again") from error
-
-# %% ../nbs/00_data.ipynb #9e9aa530
-BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError)        # what Pillow raises on a bad file
 
 # %% ../nbs/00_data.ipynb #ab9a4666
 def read_mask(
@@ -602,6 +603,12 @@ class SegmentationData(torch.utils.data.Dataset):
         index = range(len(self))[index]                                  # negative numbers, and IndexError past the end
         image, mask = self.memory.get(index) or self.read(index)
         return image, mask.long()
+
+    def mask(self, index):
+        "Only the mask of one item, int64 (H, W); the image is not decoded."
+        if index in self.memory: return self.memory[index][1].long()
+        mask = read_mask(self.labels[index], self.lookup)
+        return (mask if self.size is None else fit_mask(mask, self.size)).long()
 
     def cache(self):
         "Decode everything once and keep it in memory (uint8); returns self."
@@ -823,7 +830,8 @@ def check_labelled(
     data # any data set of (image, mask)
 ):
     "Return `data`; `ValueError` when not one of its pixels is labelled. Stops at the first that is."
-    if any(bool((data[index][1] != 255).any()) for index in range(len(data))): return data
+    mask = getattr(data, "mask", lambda index: data[index][1])
+    if any(bool((mask(index) != 255).any()) for index in range(len(data))): return data
     raise ValueError(f"data: {getattr(data, 'title', 'it')} has no labelled pixel (every mask is 255); check the label ids and the ignored ones")
 
 # %% ../nbs/00_data.ipynb #054a2165
