@@ -39,7 +39,7 @@ def size_pair(
     name:str="size" # the argument's name, for the message
 ):
     "(height, width) of a view; raises `ValueError` if either is below 1 or not whole."
-    pair = (size, size) if isinstance(size, int) else tuple(size)
+    pair = tuple(size) if isinstance(size, (tuple, list)) else (size, size)
     if len(pair) != 2 or not all(isinstance(side, int) for side in pair): raise ValueError(f"{name}: expected an int or (height, width), got {size!r}")
     for side in pair: check_range(name, side, 1)
     return pair
@@ -71,6 +71,8 @@ class ViewConfig:
         for name in ("brightness", "contrast", "saturation"): check_range(name, getattr(self, name), 0)
         check_range("hue", self.hue, 0, .5)
         check_interval("blur_sigma", self.blur_sigma, above=0)
+        for name in ("mean", "std"):
+            if len(getattr(self, name)) != 3: raise ValueError(f"{name}: expected one number for each of red, green and blue, got {getattr(self, name)!r}")
         for value in self.std: check_range("std", value, above=0)
 
 # %% ../nbs/02_views.ipynb #ed92bf55
@@ -122,8 +124,8 @@ def draw_box(
     h_centre = torch.where(width / height < config.ratio[0], (width / config.ratio[0]).round(), height)
     found = fits.any(1)
     w, h = torch.where(found, w, w_centre), torch.where(found, h, h_centre)
-    left = torch.where(found, (uniform[:, -2] * (width - w + 1)).floor(), ((width - w) / 2).round())
-    top = torch.where(found, (uniform[:, -1] * (height - h + 1)).floor(), ((height - h) / 2).round())
+    left = torch.where(found, (uniform[:, -2] * (width - w + 1)).floor(), ((width - w) / 2).floor())
+    top = torch.where(found, (uniform[:, -1] * (height - h + 1)).floor(), ((height - h) / 2).floor())
     return torch.stack([left, top, w, h], 1).float()
 
 # %% ../nbs/02_views.ipynb #9bda2a1b
