@@ -8,8 +8,8 @@ __all__ = ['IMAGENET_MEAN', 'IMAGENET_STD', 'POSITIVES', 'stride_pair', 'grid_pa
            'geometric_matches', 'unit_columns', 'map_columns', 'similarity_blocks', 'mutual_only', 'match_features',
            'top_k_matches', 'match_accuracy', 'neighbour_cosine', 'parabola_peak', 'refine_matches', 'sample_features',
            'match_points', 'pck', 'evaluating', 'prepare_image', 'ImageFeatures', 'encode_images', 'predict_points',
-           'pair_threshold', 'encode_pairs', 'pck_summary', 'pck_pairs', 'stereo_points', 'pck_keypoints',
-           'choose_matches']
+           'pair_threshold', 'encode_pairs', 'point_classes', 'pck_summary', 'pck_pairs', 'stereo_points',
+           'pck_keypoints', 'choose_matches']
 
 # %% ../nbs/06_matching.ipynb #940eebcc
 import itertools
@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 
 from .checks import check_finite, check_name, check_range, check_tensor
+from .data import load_keypoint_pairs, read_image
 
 # %% ../nbs/06_matching.ipynb #9d2db1d5
 def stride_pair(
@@ -481,18 +482,28 @@ def encode_pairs(
     return encoded
 
 # %% ../nbs/06_matching.ipynb #e2f3be7b
-def pck_summary(
-    scores # a list of (pck of a pair, its number of points, its class name or None)
+def point_classes(
+    pair, # may have `.kind` (one class name) or `.labels` (P,) class ids
+    known # (P,) bool, the points that are scored
 )->dict:
-    "Mean over pairs, over points and over each class's pairs."
-    if not scores: raise ValueError("pairs: none has a point that is known in both images")
-    mean = lambda rows: sum(share for share, *_ in rows) / len(rows)
-    names = sorted({name for *_, name in scores if name is not None})
-    points = sum(count for _, count, _ in scores)
-    return dict(pck=mean(scores), pck_points=sum(share * count for share, count, _ in scores) / points, pairs=len(scores), points=points,
-                per_class={name: mean([row for row in scores if row[2] == name]) for name in names})
+    "The classes of a pair's points: name or id → which of the known points."
+    if getattr(pair, "kind", None) is not None: return {pair.kind: slice(None)}
+    labels = getattr(pair, "labels", None)
+    return {} if labels is None else {label: labels[known] == label for label in labels[known].unique().tolist()}
 
 # %% ../nbs/06_matching.ipynb #0f23e8f7
+def pck_summary(
+    scores # a list of (pck of a pair, its number of points, {class: pck of its points in this pair})
+)->dict:
+    "Mean over pairs, over points, and for each class over the pairs that show it."
+    if not scores: raise ValueError("pairs: none has a point that is known in both images")
+    mean = lambda values: sum(values) / len(values)
+    points = sum(count for _, count, _ in scores)
+    names = sorted({name for *_, classes in scores for name in classes})
+    return dict(pck=mean([share for share, *_ in scores]), pck_points=sum(share * count for share, count, _ in scores) / points, pairs=len(scores), points=points,
+                per_class={name: mean([classes[name] for *_, classes in scores if name in classes]) for name in names})
+
+# %% ../nbs/06_matching.ipynb #1581df3d
 def pck_pairs(
     encoder, # an nn.Module with `.stride`
     pairs, # things with `.image_a` `.image_b` uint8 (3, H, W) or names, `.points_a` `.points_b` (P, 2) float (x, y), NaN for unknown
@@ -503,8 +514,8 @@ def pck_pairs(
     batch_size:int=16,
     read=None # name → uint8 (3, H, W), where the pairs hold names
 )->dict:
-    """PCK of an encoder's nearest neighbours on image pairs: "pck" is the mean over pairs, "pck_points" over all points, "per_class" over the
-    pairs of each `.kind`. `ValueError` when there is no pair or no known point."""
+    """PCK of an encoder's nearest neighbours on image pairs: "pck" is the mean over pairs, "pck_points" over all points, "per_class" over
+    the pairs that show a class (`.kind` of the pair, else `.labels` of its points). `ValueError` when there is no pair or no known point."""
     pairs, scores = list(pairs), []
     if not pairs: raise ValueError("pairs: is empty")
     encoded = encode_pairs(encoder, pairs, size, batch_size, read)
@@ -513,8 +524,9 @@ def pck_pairs(
         known = pair.points_a.isfinite().all(-1) & pair.points_b.isfinite().all(-1)
         if not known.any(): continue
         limit = pair_threshold(pair, b.source_size, alpha) if threshold is None else threshold
-        found = predict_points(a, b, pair.points_a[known], refine)
-        scores.append((pck(found, pair.points_b[known], limit), int(known.sum()), getattr(pair, "kind", None)))
+        found, truth = predict_points(a, b, pair.points_a[known], refine), pair.points_b[known]
+        classes = {name: pck(found[some], truth[some], limit) for name, some in point_classes(pair, known).items()}
+        scores.append((pck(found, truth, limit), int(known.sum()), classes))
     return pck_summary(scores)
 
 # %% ../nbs/06_matching.ipynb #6045718e
@@ -545,7 +557,6 @@ def pck_keypoints(
     batch_size:int=16
 )->dict:
     "`pck_pairs` on the animal keypoints of VOC: PCK@0.1 of the box's longer side, overall and per animal."
-    from pixcl_nb.data import load_keypoint_pairs, read_image
     folder = Path(root)/"VOCdevkit"/"VOC2012"/"JPEGImages"
     return pck_pairs(encoder, load_keypoint_pairs(root, split), alpha, None, size, refine, batch_size, lambda name: read_image(folder/f"{name}.jpg"))
 

@@ -1,4 +1,5 @@
 "Which cell corresponds to which: the cell-pixel convention, matching by features and by geometry, PCK."
+import json
 import math
 import types
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 from pixcl_nb.matching import (cell_to_pixel, check_views, choose_matches, encode_images, from_source, geometric_matches, geometric_positions, grid_size,
-                               match_accuracy, match_features, match_points, parabola_peak, pck, pck_pairs, pixel_to_cell, prepare_image, refine_matches,
+                               match_accuracy, match_features, match_points, parabola_peak, pck, pck_keypoints, pck_pairs, pixel_to_cell, prepare_image, refine_matches,
                                similarity_blocks, stereo_points, to_source, top_k_matches)
 from pixcl_nb.views import View, ViewConfig, random_view
 
@@ -460,6 +461,29 @@ def test_pairs_of_shifted_images():
     pairs[2].points_a[0, 0] = float("nan")
     result = pck_pairs(encoder, pairs, threshold=1.5)
     assert (result["pairs"], result["points"], result["pck"], result["pck_points"], result["per_class"]) == (2, 17, .5, 8 / 17, {"cat": 1, "cow": 0})
+
+
+def test_classes_of_points():
+    pair = shifted_pairs()[0]
+    pair.kind, pair.labels = None, torch.tensor([3] * 4 + [1] * 5)
+    pair.points_b = pair.points_b + torch.tensor([50., 0.]) * (pair.labels == 1)[:, None]
+    assert pck_pairs(Pooling(), [pair], threshold=1.5) == dict(pck=4 / 9, pck_points=4 / 9, pairs=1, points=9, per_class={1: 0, 3: 1})
+
+
+def test_keypoints_from_a_folder(tmp_path):
+    "A data set of one pair, in the layout of the VOC keypoints."
+    from PIL import Image
+    pair, folder = shifted_pairs()[0], tmp_path / "VOCdevkit" / "VOC2012" / "JPEGImages"
+    folder.mkdir(parents=True)
+    for name, picture in ("one", pair.image_a), ("two", pair.image_b): Image.fromarray(picture.permute(1, 2, 0).numpy()).save(folder / f"{name}.jpg", quality=100, subsampling=0)
+    visible = lambda points: [[x, y, 1] for x, y in points.tolist()]
+    animals = [dict(image=name, split="val", cls="cat", voc_id=8, bbox_xyxy=[0, 0, 30, 60], keypoints=visible(points)) for name, points in (("one", pair.points_a), ("two", pair.points_b))]
+    (tmp_path / "keypoints.json").write_text(json.dumps(dict(names=[f"point {i}" for i in range(9)], instances=animals)))
+    (tmp_path / "pairs.csv").write_text("split,class,image_a,image_b,shared_keypoints\nval,cat,one,two,9\n")
+    result = pck_keypoints(Pooling(), tmp_path, size=128)
+    assert result == dict(pck=1, pck_points=1, pairs=1, points=9, per_class={"cat": 1})
+    assert pck_keypoints(Pooling(), tmp_path, size=128, alpha=0.)["pck"] == 0
+    with pytest.raises(ValueError, match="split"): pck_keypoints(Pooling(), tmp_path, split="tst")
 
 
 def test_pairs_by_name_are_read_once():
