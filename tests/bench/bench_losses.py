@@ -1,0 +1,202 @@
+"""Seconds and peak memory of the losses, forward + backward, against what people use today.
+
+    python tests/bench/bench_losses.py --quick            # 2-4 minutes on 2 cores
+    python tests/bench/bench_losses.py --out losses.json  # everything up to 65,536 pixels and 128 images
+    python tests/bench/bench_losses.py --device cuda      # larger N
+    python tests/bench/bench_losses.py --cpu-time         # one thread, CPU seconds: for a machine others are using
+
+Every case runs in a process of its own (peak = growth of ru_maxrss over a small warm-up; on CUDA max_memory_allocated); the cases of one size
+follow each other in every round, so a busy machine hurts all of them: compare ratios within one run only.
+The pytorch-metric-learning row needs `pip install pytorch-metric-learning==2.9.0`; without it the row is skipped.
+"""
+import argparse
+import gc
+import importlib.util
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+
+D, CLASSES, TAU = 128, 12, .07
+
+
+# ---- the contestants: each takes a problem and returns a scalar ------------------------------------------------------
+
+def pixels(n, device):
+    import torch
+    torch.manual_seed(0)
+    centres, y = torch.randn(CLASSES, D), torch.randint(0, CLASSES, (n,))
+    rows = torch.nn.functional.normalize(centres[y] * .5 + torch.randn(n, D), dim=1).to(device).requires_grad_()
+    return dict(rows=rows, y=y.to(device))
+
+def ours_supcon(rows, y):
+    from pixcl_nb.losses import pixel_contrast
+    return pixel_contrast(rows[None], y[None], form="supcon", temperature=TAU)
+
+def ours_released(rows, y):
+    from pixcl_nb.losses import pixel_contrast
+    return pixel_contrast(rows[None], y[None], form="released_within", temperature=TAU)
+
+def pml(rows, y):
+    from pytorch_metric_learning.losses import SupConLoss
+    return SupConLoss(temperature=TAU)(rows, y)
+
+def dense_supcon(rows, y):
+    import torch
+    s = rows @ rows.T / TAU
+    myself = torch.eye(len(rows), dtype=torch.bool, device=rows.device)
+    log_p = s - s.masked_fill(myself, -torch.inf).logsumexp(1, keepdim=True)
+    positive = (y[:, None] == y) & ~myself
+    return -((log_p * positive).sum(1) / positive.sum(1).clamp(min=1))[positive.any(1)].mean()
+
+def checkpoint_supcon(rows, y):
+    import torch
+    from torch.utils.checkpoint import checkpoint
+    def block(anchors, index):
+        s = anchors @ rows.T / TAU
+        myself = index[:, None] == torch.arange(len(rows), device=rows.device)
+        positive = (y[index][:, None] == y) & ~myself
+        log_p = s - s.masked_fill(myself, -torch.inf).logsumexp(1, keepdim=True)
+        return ((log_p * positive).sum(1) / positive.sum(1).clamp(min=1)).sum()
+    index = torch.arange(len(rows), device=rows.device).split(1024)
+    return -sum(checkpoint(block, rows[i], i, use_reentrant=False) for i in index) / len(rows)
+
+def dense_released(rows, y):
+    import torch
+    s = rows @ rows.T / TAU
+    positive = (y[:, None] == y).float()
+    negatives = (s.exp() * (1 - positive)).sum(1, keepdim=True)
+    pair = -(s.exp() / (s.exp() + negatives)).log()
+    return ((pair * positive).sum(1) / positive.sum(1)).mean()
+
+def cells(images, device):
+    import torch
+    torch.manual_seed(0)
+    make = lambda *shape: torch.randn(*shape)
+    q, k = make(images, D, 49).to(device).requires_grad_(), make(images, D, 49).to(device)
+    return dict(q=q, k=k, match=torch.randint(0, 49, (images, 49)).to(device), queue=torch.nn.functional.normalize(make(65536, D), dim=1).to(device))
+
+def ours_densecl(q, k, match, queue):
+    from pixcl_nb.losses import densecl_loss
+    return densecl_loss(q, k, match, queue)
+
+def matched_rows(q, k, match):
+    import torch.nn.functional as F
+    t = F.normalize(k, dim=1).gather(2, match[:, None].expand_as(k))
+    return (x.transpose(1, 2).reshape(-1, D) for x in (F.normalize(q, dim=1), t))
+
+def pattern_densecl(q, k, match, queue):
+    "The usual pattern: every logit, concatenated, divided, cross-entropy."
+    import torch
+    r, t = matched_rows(q, k, match)
+    logits = torch.cat([torch.einsum("nc,nc->n", r, t)[:, None], torch.einsum("nc,kc->nk", r, queue)], 1)
+    logits /= .2
+    return torch.nn.functional.cross_entropy(logits, torch.zeros(len(r), dtype=torch.long, device=r.device))
+
+def checkpoint_densecl(q, k, match, queue):
+    "logaddexp(pos, LSE(neg)) in chunks of 196 rows, recomputed in the backward."
+    import torch
+    from torch.utils.checkpoint import checkpoint
+    r, t = matched_rows(q, k, match)
+    s_pos = (r * t).sum(1) / .2
+    block = lambda rows: (rows @ queue.T / .2).logsumexp(1)
+    L = torch.cat([checkpoint(block, rows, use_reentrant=False) for rows in r.split(196)])
+    return (torch.logaddexp(s_pos, L) - s_pos).mean()
+
+CASES = {"supcon": (pixels, dict(ours=ours_supcon, pml=pml, dense=dense_supcon, checkpoint=checkpoint_supcon)),
+         "released_within": (pixels, dict(ours=ours_released, dense=dense_released)),
+         "densecl": (cells, dict(ours=ours_densecl, pattern=pattern_densecl, checkpoint=checkpoint_densecl))}
+MATRICES = dict(pml=12, dense=6, pattern=5)      # N×N (or rows × queue) float32 matrices a contestant needs, to skip what would not fit
+
+
+# ---- one case, in this process ----------------------------------------------------------------------------------------
+
+def peak_bytes(device):
+    import torch
+    return torch.cuda.max_memory_allocated() if device == "cuda" else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+def run_case(problem, name, size, repeats, device, threads, clock):
+    import torch
+    torch.set_num_threads(threads)
+    make, losses = CASES[problem]
+    def once(arguments):
+        leaf = arguments.get("rows", arguments.get("q"))
+        leaf.grad = None
+        start = clock()
+        loss = losses[name](**arguments)
+        loss.backward()
+        if device == "cuda": torch.cuda.synchronize()
+        return clock() - start, loss.item(), leaf.grad.norm().item()
+    warm = make(256 if problem != "densecl" else 1, device)
+    once(warm); once(warm)
+    arguments = make(size, device)
+    gc.collect()
+    if device == "cuda": torch.cuda.reset_peak_memory_stats()
+    before = peak_bytes(device) if device == "cpu" else torch.cuda.memory_allocated()
+    results = [once(arguments) for _ in range(repeats)]
+    return dict(seconds=[r[0] for r in results], value=results[-1][1], gradient=results[-1][2], peak_mb=(peak_bytes(device) - before) / 2**20)
+
+
+# ---- all cases, each in a fresh process, in alternating rounds -----------------------------------------------------------
+
+def fits(problem, name, size, device):
+    rows, columns = (size * 49, 65536) if problem == "densecl" else (size, size)
+    need = MATRICES.get(name, 0) * rows * columns * 4
+    if device == "cuda":
+        import torch
+        return need < .8 * torch.cuda.get_device_properties(0).total_memory
+    available = next(int(line.split()[1]) * 1024 for line in open("/proc/meminfo") if line.startswith("MemAvailable"))
+    return need < .8 * available
+
+def measure(problem, size, rounds, repeats, options):
+    names = [n for n in CASES[problem][1] if (n != "pml" or importlib.util.find_spec("pytorch_metric_learning")) and fits(problem, n, size, options.device) and not (n == "checkpoint" and size > 16384)]
+    results = {}
+    for _ in range(rounds):
+        for name in names:
+            command = [sys.executable, "-W", "ignore", __file__, "--case", problem, name, str(size), str(repeats), "--device", options.device, "--threads", str(options.threads)] + ["--cpu-time"] * options.cpu_time
+            run = subprocess.run(command, capture_output=True, text=True)
+            if run.returncode: print(f"  {name} failed: {run.stderr.strip().splitlines()[-1:]}"); continue
+            results.setdefault(name, []).append(json.loads(run.stdout.strip().splitlines()[-1]))
+    return {name: dict(seconds=statistics.median(s for r in runs for s in r["seconds"]), fastest=min(s for r in runs for s in r["seconds"]), peak_mb=max(r["peak_mb"] for r in runs),
+                       value=runs[0]["value"], gradient=runs[0]["gradient"]) for name, runs in results.items()}
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="N = 1024 and 8192, 32 images, 1 round")
+    parser.add_argument("--out", help="write all figures as JSON here")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--cpu-time", action="store_true", help="one thread, CPU seconds of the process instead of wall seconds")
+    parser.add_argument("--problems", nargs="+", default=list(CASES), choices=list(CASES))
+    parser.add_argument("--sizes", nargs="+", type=int, help="pixels (supcon, released_within) instead of the usual ones")
+    parser.add_argument("--rounds", type=int)
+    parser.add_argument("--case", nargs=4, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.cpu_time: options.threads = 1
+    clock = time.process_time if options.cpu_time else time.perf_counter
+    if options.case:
+        problem, name, size, repeats = options.case
+        return print(json.dumps(run_case(problem, name, int(size), int(repeats), options.device, options.threads, clock)))
+    rounds = options.rounds or (1 if options.quick else 2)
+    largest = [2**k for k in range(10, 20)] if options.device == "cuda" else [1024, 2048, 4096, 8192, 16384, 32768, 65536]
+    sizes = options.sizes or ([1024, 8192] if options.quick else largest)
+    report = dict(command=" ".join(sys.argv), machine=platform.processor() or platform.machine(), threads=options.threads, clock="CPU seconds" if options.cpu_time else "wall seconds", load=os.getloadavg(), rows=[])
+    for problem in options.problems:
+        for size in ([32] if options.quick else [32, 128]) if problem == "densecl" else sizes:
+            repeats = 5 if problem == "densecl" and size <= 32 else 3 if problem == "densecl" else max(1, min(21, 16384 // size * 2))
+            results = measure(problem, size, rounds, repeats, options)
+            ours = results.get("ours")
+            for name, r in results.items():
+                ratio = r["seconds"] / ours["seconds"] if ours else float("nan")
+                report["rows"].append(dict(problem=problem, size=size, loss=name, ratio=ratio, **r))
+                print(f"{problem:16} {size:6} {name:11} {r['seconds']:8.4f} s  {r['peak_mb']:8.0f} MB   x{ratio:5.2f} of ours   value {r['value']:.5f}  |gradient| {r['gradient']:.5g}", flush=True)
+    report["load_after"] = os.getloadavg()
+    if options.out:
+        from pixcl_nb.checks import atomic_write
+        atomic_write(options.out, json.dumps(report, indent=1))
+
+if __name__ == "__main__": main()
