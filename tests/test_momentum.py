@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from pixcl_nb.encoders import Projector, create_encoder
-from pixcl_nb.momentum import KeyQueue, MomentumEncoder, SplitBatchNorm2d, all_gather_rows, split_batch_norm
+from pixcl_nb.momentum import KeyQueue, MomentumEncoder, SplitBatchNorm2d, all_gather_rows, shuffled, split_batch_norm
 
 torch.set_num_threads(2)
 
@@ -211,6 +211,21 @@ def test_split_network():
     with pytest.raises(ValueError, match="images: 1 images"): encoder(torch.randn(1, 3, 64, 64))
     with pytest.raises(ValueError, match="network"): split_batch_norm(nn.Linear(2, 2))
     with pytest.raises(ValueError, match="splits"): split_batch_norm(encoder, 0)
+
+
+def test_shuffled_puts_rows_back():
+    images = torch.arange(6.)[:, None]
+    order = []
+    network = lambda x: (order.append(x[:, 0].tolist()), (x*2, (x*3, x[:, 0])))[1]
+    double, (triple, flat) = shuffled(network, images, torch.Generator().manual_seed(0))
+    assert torch.equal(double, images*2) and torch.equal(triple, images*3) and torch.equal(flat, images[:, 0])
+    assert order[0] != images[:, 0].tolist() and sorted(order[0]) == images[:, 0].tolist()
+    shuffled(network, images, torch.Generator().manual_seed(0))
+    assert order[0] == order[1]
+    split = split_batch_norm(nn.Sequential(nn.BatchNorm2d(3)), 2)
+    x = torch.randn(8, 3, 2, 2)
+    assert not torch.allclose(split(x), shuffled(split, x, torch.Generator().manual_seed(1)))           # other companions, other numbers
+    split.eval(); torch.testing.assert_close(split(x), shuffled(split, x))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
