@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['POSITIONS', 'SHAPES', 'BACKGROUNDS', 'BACKGROUND_VIEWS', 'compose', 'CopyPasteConfig', 'draw_block', 'place_block',
            'paste_mask', 'mask_at_stride', 'background_rows', 'check_backgrounds', 'object_map', 'visible_objects',
-           'whole_image', 'object_masks', 'CopyPaste', 'copy_paste']
+           'whole_image', 'object_masks', 'CopyPaste', 'paste_in_place', 'paste_views', 'copy_paste']
 
 # %% ../nbs/03_compose.ipynb #d9953766
 import math
@@ -109,13 +109,14 @@ def paste_mask(
     batch:int, # masks to draw
     size, # an int, or (height, width) in pixels
     config:CopyPasteConfig=None,
-    generator=None # torch.Generator
+    generator=None, # torch.Generator
+    device=None # where the masks shall be; None = the generator's device
 ):
-    "Random rectangles, (batch, height, width) bool, on the generator's device. Raises `ValueError` if a mask could be empty at config.stride."
+    "Random rectangles, (batch, height, width) bool. Raises `ValueError` if a mask could be empty at config.stride."
     config, (height, width) = config or CopyPasteConfig(), size_pair(size)
     check_range("batch", batch, 1)
     config.check_block((height, width))
-    uniform = random_numbers(batch, 2*TRIES + 2, generator)
+    uniform = random_numbers(batch, 2*TRIES + 2, generator).to(device)
     h, w = draw_block(uniform, (height, width), config)
     top = place_block(uniform[:, -2], h, height, config.position, config.stride)
     left = place_block(uniform[:, -1], w, width, config.position, config.stride)
@@ -223,8 +224,8 @@ class CopyPaste:
     key: torch.Tensor # (B, 3, h, w)
     query_mask: torch.Tensor # (B, h, w) bool: True = foreground
     key_mask: torch.Tensor # (B, h, w)
-    query_view: View # the foreground views, with the source coordinates of their pixels
-    key_view: View
+    query_view: View # crop, flip, labels and source coordinates of the foreground, true where the mask is; its image is the composed one
+    key_view: View # the same for the key
     query_background: torch.Tensor # (B,) which image the background was taken from
     key_background: torch.Tensor # (B,)
 
@@ -235,6 +236,39 @@ class CopyPaste:
     def __repr__(self): return f"CopyPaste({len(self.query)} pairs of {tuple(self.query.shape[-2:])}, foreground {self.query_mask.float().mean():.0%} and {self.key_mask.float().mean():.0%})"
 
 # %% ../nbs/03_compose.ipynb #506ff20b
+def paste_in_place(
+    image, # (B, 3, h, w) views; overwritten with the composed ones
+    mask, # (B, h, w) bool
+    rows # B integers, a permutation: the view behind each
+):
+    "Put views behind each other without a second batch in memory: along each cycle of `rows`, keeping only its first view."
+    todo = set(range(len(rows)))
+    while todo:
+        row = start = todo.pop()
+        first, behind = image[start].clone(), None
+        while behind != start:
+            behind = rows[row]
+            torch.where(mask[row], image[row], first if behind == start else image[behind], out=image[row])
+            todo.discard(row)
+            row = behind
+
+# %% ../nbs/03_compose.ipynb #11ae7c11
+def paste_views(
+    views, # the two foreground Views; their images are overwritten with the composed ones
+    masks, # their (B, h, w) masks
+    rows, # two (B,) sources of the backgrounds
+    form=None # "pieces" (CPU) | "batched" (GPU); None = by the device
+):
+    "Put the query's views of other images behind both foregrounds. The key comes first: it needs the query's views whole."
+    query, key = (view.image for view in views)
+    if check_name("form", form or ("pieces" if query.device.type == "cpu" else "batched"), ["pieces", "batched"]) == "batched":
+        behind = [query[row.to(query.device)] for row in rows]
+        for image, mask, background in zip((query, key), masks, behind): image.copy_(compose(image, background, mask))
+        return
+    for row, behind in enumerate(rows[1].tolist()): torch.where(masks[1][row], key[row], query[behind], out=key[row])
+    paste_in_place(query, masks[0], rows[0].tolist())
+
+# %% ../nbs/03_compose.ipynb #d39377b5
 def copy_paste(
     images, # (B, 3, H, W) uint8
     config:CopyPasteConfig=None, # None = CP2's released recipe, backgrounds from the batch
@@ -251,12 +285,13 @@ def copy_paste(
     if config.shape == "object" and masks is None: raise ValueError("masks: shape='object' pastes a labelled object; give the labels, integer (B, H, W)")
     pair = [draw_view(view_config, extents, generator) for _ in range(2)]
     if config.shape == "object": pasted, pair = object_masks(masks, pair, extents, config, generator)
-    else: pasted = [paste_mask(batch, config.size, config, generator).to(images.device) for _ in range(2)]
+    else: pasted = [paste_mask(batch, config.size, config, generator, images.device) for _ in range(2)]
     if images.device.type == "cpu": images = images.contiguous(memory_format=torch.channels_last)     # read several times from here on
     views = [apply_view(images, parameters, view_config, masks) for parameters in pair]
     if backgrounds is None: source, rows, limits = images, background_rows(batch, generator), extents
     else: source, rows, limits = backgrounds, (torch.arange(batch), torch.arange(batch) + batch), torch.tensor(backgrounds.shape[-2:]).expand(2 * batch, 2)
-    if config.background_views == "reused": behind = [views[0].image[row.to(images.device)] for row in rows]
-    else: behind = [apply_view(source, draw_view(view_config, limits[row.to(limits.device)], generator), view_config, rows=row).image for row in rows]
-    query, key = (compose(view.image, background, mask, out=background) for view, background, mask in zip(views, behind, pasted))
-    return CopyPaste(query, key, *pasted, *views, *rows)
+    if config.background_views == "reused": paste_views(views, pasted, rows)
+    else:
+        for view, mask, row in zip(views, pasted, rows): # paint the background into the view, where the mask is off
+            apply_view(source, draw_view(view_config, limits[row.to(limits.device)], generator), view_config, rows=row, out=view.image, where=~mask)
+    return CopyPaste(views[0].image, views[1].image, *pasted, *views, *rows)

@@ -362,16 +362,18 @@ def blur_image(
 # %% ../nbs/02_views.ipynb #ffc61cc6
 def blur_matrix(
     sigma, # (B,) output pixels
-    size:int # of the axis
+    size:int, # of the axis
+    largest:float # upper bound of sigma, known without asking the device
 ):
     "(B, size, size) matrices that blur one axis: the same kernels and borders as `blur_image`, for one product over a batch."
-    kernels = [blur_kernel(value) for value in sigma.tolist()]
-    radius = max(map(len, kernels)) - 1
-    weights = torch.tensor([[(half[abs(t)] if abs(t) < len(half) else 0.) for t in range(-radius, radius + 1)] for half in kernels])
-    places = (torch.arange(size)[:, None] + torch.arange(-radius, radius + 1)).clamp(0, size - 1)
-    matrix = torch.zeros(len(kernels), size, size)
-    matrix.scatter_add_(2, places.expand(len(kernels), -1, -1), weights[:, None, :].expand(-1, size, -1).contiguous())
-    return matrix.to(sigma.device)
+    radius = math.ceil(3 * largest)
+    steps = torch.arange(-radius, radius + 1, device=sigma.device)
+    sigma = sigma[:, None].clamp_min(1e-3)
+    weights = torch.exp(-steps**2 / (2 * sigma**2)) * (steps.abs() <= torch.where(sigma >= .25, (3 * sigma).ceil(), 0))
+    weights = weights / weights.sum(1, keepdim=True)
+    places = (torch.arange(size, device=sigma.device)[:, None] + steps).clamp(0, size - 1)
+    matrix = torch.zeros(len(sigma), size, size, device=sigma.device)
+    return matrix.scatter_add_(2, places.expand(len(sigma), -1, -1), weights[:, None, :].expand(-1, size, -1))
 
 # %% ../nbs/02_views.ipynb #6b5551db
 def normalisation(
@@ -396,22 +398,26 @@ def colour_pieces(
     images, # (B, 3, h, w) uint8 or float in 0..255
     parameters:ViewParameters, # on the CPU
     config:ViewConfig,
-    out=None # (B, 3, h, w) float to write into
+    out=None, # (B, 3, h, w) float to write into
+    where=None # (B, h, w) bool: write only there
 ):
     "Colour, grey, normalisation and blur, image by image: each stays in the cache from its first step to its last."
     scale, shift, low, high = normalisation(config)
-    before, after = colour_chain(parameters, scale, shift)
-    before, after = (list(zip(*(part.unbind() for part in state))) for state in (before, after))
+    before, after = (list(zip(*(part.unbind() for part in state))) for state in colour_chain(parameters, scale, shift))
     lows, highs = low.tolist(), high.tolist()
     hues, sigmas, hue_first = parameters.hue.tolist(), parameters.blur_sigma.tolist(), (parameters.order[:, 0] == 3).tolist()
     out = torch.empty(images.shape, dtype=torch.float32) if out is None else out
+    scratch = None if where is None else torch.empty(out.shape[1:])
     for row, image in enumerate(images):
+        target = out[row] if where is None else scratch
         colours = image.to(torch.float32, memory_format=torch.contiguous_format).view(3, -1)
         if hues[row] and not hue_first[row]: colours = affine_colour(colours, *before[row]).clamp_(0, 255)
         if hues[row]: colours = shift_hue(colours, hues[row])
-        affine_colour(colours, *after[row], out=out[row].view(3, -1))
-        for channel in range(3): out[row, channel].clamp_(lows[channel], highs[channel])
-        if sigmas[row]: out[row] = blur_image(out[row], sigmas[row])
+        affine_colour(colours, *after[row], out=target.view(3, -1))
+        for channel in range(3): target[channel].clamp_(lows[channel], highs[channel])
+        if sigmas[row]: target = blur_image(target, sigmas[row])
+        if where is not None: torch.where(where[row], target, out[row], out=out[row])
+        elif sigmas[row]: out[row] = target
     return out
 
 # %% ../nbs/02_views.ipynb #143aecd7
@@ -428,7 +434,7 @@ def colour_batched(
     turned = shift_hue(affine_colour(colours, *before).clamp_(0, 255), parameters.hue[:, None])
     colours = affine_colour(torch.where(moved, turned, colours), *after)
     image = torch.minimum(torch.maximum(colours, low[:, None]), high[:, None]).unflatten(2, size)
-    rows, columns = (blur_matrix(parameters.blur_sigma, side)[:, None] for side in size)
+    rows, columns = (blur_matrix(parameters.blur_sigma, side, config.blur_sigma[1])[:, None] for side in size)
     return rows @ image @ columns.mT
 
 # %% ../nbs/02_views.ipynb #8cb150f2
@@ -439,17 +445,23 @@ def apply_view(
     config:ViewConfig,
     masks=None, # (N, H, W) integer labels
     rows=None, # (B,) which image each view is taken of; None = view b of image b
-    form=None # "pieces" (CPU) | "batched" (GPU); None = by the device
+    form=None, # "pieces" (CPU) | "batched" (GPU); None = by the device
+    out=None, # (B, 3, h, w) float: write the views into this tensor ...
+    where=None # (B, h, w) bool: ... where this is True, and leave the rest of it
 )->View:
     "Make the views that `parameters` describe. No randomness in here."
     size, device = size_pair(config.size), images.device
     form = check_name("form", form or ("pieces" if device.type == "cpu" else "batched"), ["pieces", "batched"])
     parameters = parameters.to(device)
     rows = torch.arange(len(parameters)) if rows is None else rows
-    if form == "pieces":
-        pieces = resample_pieces(images, parameters, size, rows.tolist())
-        with one_thread(): image = colour_pieces(pieces, parameters, config, torch.empty(len(rows), 3, *size))
-    else: image = colour_batched(resample_batched(images[rows.to(device)], parameters, size), parameters, config)
+    with torch.autocast(device.type, enabled=False):                            # pixels keep their 8 bits inside a bf16 training step
+        if form == "pieces":
+            pieces = resample_pieces(images, parameters, size, rows.tolist())
+            out = torch.empty(len(rows), 3, *size) if out is None else out
+            with one_thread(): image = colour_pieces(pieces, parameters, config, out, where)
+        else:
+            image = colour_batched(resample_batched(images[rows.to(device)], parameters, size), parameters, config)
+            if out is not None: image = out.copy_(image if where is None else torch.where(where[:, None], image, out))
     mask = None if masks is None else resample_mask(masks[rows.to(masks.device)].to(device), parameters, size)
     return View(image, parameters.box, parameters.flipped, tuple(images.shape[-2:]), mask, parameters)
 
@@ -502,6 +514,7 @@ def distort_colour(
     colour = draw_colour(random_numbers(len(images), 12, generator), config)
     parameters = ViewParameters(box=torch.zeros(len(images), 4), flipped=torch.zeros(len(images), dtype=torch.bool), **colour).to(images.device)
     scale, shift, *_ = normalisation(config, images.device)
-    plain = (images.float() - shift[:, None, None]) / scale[:, None, None]
-    if images.device.type != "cpu": return colour_batched(plain, parameters, config)
-    with one_thread(): return colour_pieces(plain, parameters, config)
+    plain = (images.detach().float() - shift[:, None, None]) / scale[:, None, None]
+    with torch.autocast(images.device.type, enabled=False):
+        if images.device.type != "cpu": return colour_batched(plain, parameters, config)
+        with one_thread(): return colour_pieces(plain, parameters, config)

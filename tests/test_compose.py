@@ -3,8 +3,8 @@ import pytest
 import torch
 from torchvision.transforms import RandomErasing
 
-from pixcl_nb.compose import CopyPasteConfig, background_rows, compose, copy_paste, mask_at_stride, object_map, paste_mask, place_block
-from pixcl_nb.views import ViewConfig, apply_view
+from pixcl_nb.compose import CopyPasteConfig, background_rows, compose, copy_paste, mask_at_stride, object_map, paste_mask, paste_views, place_block
+from pixcl_nb.views import View, ViewConfig, apply_view
 
 PLAIN = ViewConfig(jitter=0., grayscale=0., blur=0.)
 
@@ -111,6 +111,19 @@ def test_foreground_is_the_view_and_views_are_independent():
     assert torch.equal(pairs.query_view.image[mask], pairs.query[mask])
     for name in ("box", "order"): assert not torch.equal(getattr(pairs.query_view.parameters, name), getattr(pairs.key_view.parameters, name))
     assert pairs.query_view.coordinates.shape == (4, 2, 48, 48)
+
+
+def test_reused_views_in_both_forms():
+    "In place along cycles (CPU) and as one gather (GPU) give the same pairs, for rolls of one cycle and of several."
+    for batch in (2, 3, 6, 8):
+        for seed in range(4):
+            rows, masks = background_rows(batch, seeded(seed)), [torch.rand(batch, 9, 11, generator=seeded(seed + k)) > .5 for k in range(2)]
+            images = [torch.randn(batch, 3, 9, 11, generator=seeded(seed + k)) for k in range(2)]
+            expected = [compose(image, images[0][row], mask) for image, mask, row in zip(images, masks, rows)]
+            for form in ("pieces", "batched"):
+                views = [View(image.clone(), torch.zeros(batch, 4), torch.zeros(batch, dtype=torch.bool), (9, 11)) for image in images]
+                paste_views(views, masks, rows, form=form)
+                for view, image in zip(views, expected): assert torch.equal(view.image, image)
 
 
 def test_second_draw_uses_the_given_images():

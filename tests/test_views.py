@@ -197,7 +197,7 @@ def test_hue_keeps_the_largest_and_smallest_channel_and_greys():
 def test_blur_forms_agree_and_keep_the_mean_of_a_flat_picture():
     image = torch.rand(3, 40, 56, generator=seeded())
     for sigma in (.1, .4, 1., 2.):
-        rows, columns = (blur_matrix(torch.tensor([sigma]), side)[0] for side in (40, 56))
+        rows, columns = (blur_matrix(torch.tensor([sigma]), side, 2.)[0] for side in (40, 56))
         torch.testing.assert_close(blur_image(image.clone(), sigma), rows @ image @ columns.T, atol=1e-5, rtol=0)
     torch.testing.assert_close(blur_image(torch.full((3, 9, 9), 4.), 2.), torch.full((3, 9, 9), 4.))
     assert blur_image(image, 2.).var() < .2 * image.var()
@@ -242,6 +242,15 @@ def test_thread_count_changes_no_bit_and_is_restored():
     assert torch.equal(*seen)
 
 
+def test_autocast_does_not_touch_pixels():
+    images, config = scene(), ViewConfig(size=32)
+    p = draw_view(config, extents_of(images), seeded())
+    for form in ("pieces", "batched"):
+        plain = apply_view(images, p, config, form=form).image
+        with torch.autocast("cpu", torch.bfloat16): inside = apply_view(images, p, config, form=form).image
+        assert inside.dtype == torch.float32 and torch.equal(plain, inside)
+
+
 def test_input_is_left_untouched():
     images, masks = scene(), torch.ones(6, 90, 120, dtype=torch.int64)
     before = images.clone()
@@ -267,6 +276,16 @@ def test_rows_choose_the_source_image():
     rows = torch.tensor([3, 3, 0, 1, 5, 2])
     for form in ("pieces", "batched"):
         torch.testing.assert_close(apply_view(images, p, config, rows=rows, form=form).image, apply_view(images[rows], p, config, form=form).image)
+
+
+def test_views_can_be_painted_into_a_tensor_where_a_mask_says():
+    images, config = scene(), ViewConfig(size=32)
+    p, mask = draw_view(config, extents_of(images), seeded()), torch.rand(6, 32, 32, generator=seeded()) > .5
+    for form in ("pieces", "batched"):
+        plain, canvas = apply_view(images, p, config, form=form).image, torch.full((6, 3, 32, 32), 7.)
+        painted = apply_view(images, p, config, form=form, out=canvas, where=mask).image
+        assert torch.equal(painted, torch.where(mask[:, None], plain, 7.)) and painted.data_ptr() == canvas.data_ptr()
+        assert torch.equal(apply_view(images, p, config, form=form, out=canvas).image, plain)
 
 
 def test_geometry_reuse_and_recolouring():
