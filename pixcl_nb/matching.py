@@ -582,7 +582,7 @@ def choose_matches(
     if kind == "index": return torch.arange(rows * columns, device=query_map.device).expand(count, -1).clone()
     if view_a is None or view_b is None: raise ValueError("view_a, view_b: geometric positives need the two `View`s that `random_view` returned")
     check_views(view_a, view_b)
-    stride = stride or tuple(size / cells for size, cells in zip(view_size(view_a), (rows, columns)))
+    if stride is None: stride = tuple(size / cells for size, cells in zip(view_size(view_a), (rows, columns)))
     for name, view, grid in ("query_map", view_a, query_map.shape[2:]), ("key_map", view_b, key_map.shape[2:]):
         if len(view.image) != count or grid_size(view_size(view), stride) != tuple(grid):
             raise ValueError(f"{name}: {count} maps of {tuple(grid)} do not fit {len(view.image)} views of {view_size(view)} pixels at stride {stride}")

@@ -355,7 +355,9 @@ def test_padding_is_no_candidate():
     features[0, 0, 2] = 1                                     # the only good cell lies in the padding
     points = torch.tensor([[20., 4.]])
     assert match_points(features, features, points, 8, refine=False).tolist() == [[20., 4.]]
-    assert match_points(features, features, points, 8, refine=False, size_b=(16, 16))[0, 0] < 16
+    for width in (16, 18, 20):                                # its centre lies at 20: not inside an image of 20 pixels
+        assert match_points(features, features, points, 8, refine=False, size_b=(16, width))[0, 0] < 16
+    assert match_points(features, features, points, 8, refine=False, size_b=(16, 21)).tolist() == [[20., 4.]]
 
 
 def test_bad_points():
@@ -415,7 +417,7 @@ def test_choose_matches():
     pooled = choose_matches("geometric", query[..., :3, :3], key[..., :3, :3], a, b)
     assert torch.equal(pooled, geometric_matches(a, b, 64 / 3)) and pooled.shape == (3, 9)
     for arguments, message in [(("geometrc", query, key, a, b), "positives: unknown name 'geometrc', did you mean 'geometric'"), (("geometric", query, key), "view_a, view_b"),
-                               (("geometric", query, key, a, b, 8), "query_map: 3 maps"), (("geometric", query, key[..., :3], a, b), "key_map"),
+                               (("geometric", query, key, a, b, 8), "query_map: 3 maps"), (("geometric", query, key, a, b, 0), "stride"), (("geometric", query, key[..., :3], a, b), "key_map"),
                                (("geometric", query[:2], key[:2], a, b), "query_map"), (("index", query, key[..., :3]), "key_map: has size 3")]:
         with pytest.raises(ValueError, match=message): choose_matches(*arguments)
 
@@ -461,6 +463,15 @@ def test_pairs_of_shifted_images():
     pairs[2].points_a[0, 0] = float("nan")
     result = pck_pairs(encoder, pairs, threshold=1.5)
     assert (result["pairs"], result["points"], result["pck"], result["pck_points"], result["per_class"]) == (2, 17, .5, 8 / 17, {"cat": 1, "cow": 0})
+
+
+def test_images_of_different_scales():
+    "Image b is image a drawn at 1.5 times the size: each is resized by its own factor, and the answer comes in b's pixels."
+    pair = shifted_pairs()[0]
+    y, x = torch.meshgrid((torch.arange(144) + .5) / 1.5, (torch.arange(192) + .5) / 1.5, indexing="ij")
+    pair.image_b = torch.stack([39.5 + x, 39.5 + y, torch.full_like(x, 255)]).round().to(torch.uint8)
+    pair.points_b = pair.points_a * 1.5
+    for size in (None, 128, 96): assert pck_pairs(Pooling(), [pair], size=size, threshold=2.)["pck"] == 1
 
 
 def test_classes_of_points():
