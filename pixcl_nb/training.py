@@ -89,7 +89,7 @@ def batches(
 ):
     "Yield (indices, images, masks) for the steps start … stop−1."
     steps = [order.indices(step) for step in range(start, stop)]
-    loader = torch.utils.data.DataLoader(data, batch_sampler=steps, num_workers=workers, collate_fn=collate,
+    loader = torch.utils.data.DataLoader(data, batch_sampler=steps, num_workers=workers, collate_fn=collate, generator=torch.Generator(),
                                          pin_memory=torch.cuda.is_available(), persistent_workers=False)
     yield from ((indices, *batch) for indices, batch in zip(steps, loader))
 
