@@ -9,7 +9,7 @@ __all__ = ['TOKEN_FAMILIES', 'LAYOUTS', 'conv_norm', 'BasicBlock', 'init_convolu
            'FCNHead', 'ASPPBody', 'ASPPHead', 'CheckpointReport', 'plain_state', 'read_checkpoint', 'tensor_tables',
            'best_layout', 'load_checkpoint']
 
-# %% ../nbs/04_encoders.ipynb #af8493b7
+# %% ../nbs/04_encoders.ipynb #ac9a477a
 import argparse
 import difflib
 import pickle
@@ -22,7 +22,7 @@ from torch import nn
 
 from .checks import check_finite, check_name, check_range, check_tensor
 
-# %% ../nbs/04_encoders.ipynb #47b420f0
+# %% ../nbs/04_encoders.ipynb #cc3ccc9c
 def conv_norm(
     inputs:int, # channels that come in
     outputs:int, # channels that go out
@@ -35,7 +35,7 @@ def conv_norm(
     layers = [nn.Conv2d(inputs, outputs, kernel, stride, dilation*(kernel//2), dilation, bias=False), nn.BatchNorm2d(outputs)]
     return nn.Sequential(*layers, *([nn.ReLU(inplace=True)] if act else []))
 
-# %% ../nbs/04_encoders.ipynb #ba5387b8
+# %% ../nbs/04_encoders.ipynb #852acb9b
 class BasicBlock(nn.Module):
     "Two 3×3 convolutions and a way around them (the ResNet-18 block)."
     def __init__(self,
@@ -48,7 +48,7 @@ class BasicBlock(nn.Module):
         self.shortcut = conv_norm(inputs, outputs, 1, stride, act=False) if stride > 1 or inputs != outputs else nn.Identity()
     def forward(self, x): return F.relu(self.second(self.first(x)) + self.shortcut(x), inplace=True)
 
-# %% ../nbs/04_encoders.ipynb #585e16b7
+# %% ../nbs/04_encoders.ipynb #04234882
 def init_convolutions(
     network:nn.Module, # changed in place
     zero_init_residual:bool=False # start every block as its shortcut (γ = 0 in the last normalisation of a `BasicBlock`)
@@ -63,7 +63,7 @@ def init_convolutions(
         if zero_init_residual and isinstance(module, BasicBlock): nn.init.zeros_(module.second[1].weight)
     return network
 
-# %% ../nbs/04_encoders.ipynb #ca2a9c47
+# %% ../nbs/04_encoders.ipynb #cefc8a4f
 class TinyResNet(nn.Module):
     "`pixcl_tiny`: a stem and four `BasicBlock`s, 256 channels at stride 8. Ours: no published weights exist."
     STRIDES = {4: (2, 1, 1, 1), 8: (2, 2, 1, 1), 16: (2, 2, 2, 1)}
@@ -81,7 +81,7 @@ class TinyResNet(nn.Module):
         init_convolutions(self, zero_init_residual)
     def forward(self, images): return self.blocks(self.stem(images))
 
-# %% ../nbs/04_encoders.ipynb #4fa9ee7e
+# %% ../nbs/04_encoders.ipynb #e00cd91c
 class ConvEncoder(nn.Module):
     "The last feature map of a timm backbone made with `features_only`."
     def __init__(self,
@@ -93,7 +93,7 @@ class ConvEncoder(nn.Module):
         out = self.body(images)[-1]
         return out if out.shape[1] == self.channels else out.permute(0, 3, 1, 2)   # some timm families keep channels last
 
-# %% ../nbs/04_encoders.ipynb #3dee8926
+# %% ../nbs/04_encoders.ipynb #80a1b0eb
 class TokenEncoder(nn.Module):
     "A vision transformer whose patch tokens are laid out as a map; class and register tokens are dropped."
     def __init__(self,
@@ -109,10 +109,10 @@ class TokenEncoder(nn.Module):
         tokens = self.body.forward_features(images)[:, self.body.num_prefix_tokens:]
         return tokens.transpose(1, 2).reshape(len(images), self.channels, rows, columns)
 
-# %% ../nbs/04_encoders.ipynb #029e3340
+# %% ../nbs/04_encoders.ipynb #d8459ecc
 TOKEN_FAMILIES = "vision_transformer", "deit", "eva"      # timm modules whose networks are plain rows of patch tokens
 
-# %% ../nbs/04_encoders.ipynb #316372f2
+# %% ../nbs/04_encoders.ipynb #9fc1cea5
 def check_encoder_name(
     name:str # what the user typed
 ):
@@ -122,7 +122,7 @@ def check_encoder_name(
     close = difflib.get_close_matches(str(name), ["pixcl_tiny", *timm.list_models()], n=4, cutoff=.5)
     raise ValueError(f"name: unknown encoder {name!r}; close names: {close}; timm.list_models('*resnet*') lists what timm has, 'pixcl_tiny' is ours")
 
-# %% ../nbs/04_encoders.ipynb #a2731832
+# %% ../nbs/04_encoders.ipynb #ead036d2
 def create_timm(
     name:str, # a timm model
     pretrained:bool, # let timm download its weights?
@@ -137,7 +137,7 @@ def create_timm(
         raise RuntimeError(f"pretrained: timm could not bring the weights of {name!r} ({type(error).__name__}); use pretrained=False, or connect to the "
                            "network once, or fetch the file elsewhere and call load_checkpoint(encoder, path)") from error
 
-# %% ../nbs/04_encoders.ipynb #31516f04
+# %% ../nbs/04_encoders.ipynb #f95f0bf8
 def conv_encoder(
     name, # a timm backbone
     output_stride, # pixels per cell, or None for the network's own
@@ -154,7 +154,7 @@ def conv_encoder(
     if output_stride in (None, encoder.stride): return encoder
     raise ValueError(f"output_stride: {name!r} asked for {output_stride} has stride {encoder.stride}; use {encoder.stride} or None")
 
-# %% ../nbs/04_encoders.ipynb #ff53ad03
+# %% ../nbs/04_encoders.ipynb #24815d19
 def token_encoder(
     name, # a timm transformer
     output_stride, # its patch size, or None
@@ -167,7 +167,7 @@ def token_encoder(
     raise ValueError(f"output_stride: {name!r} cuts patches of {encoder.stride} pixels, so its stride is {encoder.stride}, not {output_stride}; "
                      "use None, or a transformer with other patches (…patch8…)")
 
-# %% ../nbs/04_encoders.ipynb #f8b686de
+# %% ../nbs/04_encoders.ipynb #50aef2d3
 def create_encoder(
     name:str, # "pixcl_tiny" or any timm name
     output_stride:int=None, # pixels per feature cell; None = the network's own (pixcl_tiny: 8)
@@ -184,7 +184,7 @@ def create_encoder(
     if output_stride not in (None, *TinyResNet.STRIDES): raise ValueError(f"output_stride: 'pixcl_tiny' has 4, 8 or 16, not {output_stride}")
     return TinyResNet(output_stride or 8, **options).to(memory_format=torch.channels_last)
 
-# %% ../nbs/04_encoders.ipynb #2d17233f
+# %% ../nbs/04_encoders.ipynb #0d5d024f
 def projector_layers(
     sizes, # widths, first to last
     linear, # makes one layer: nn.Linear or a 1×1 convolution
@@ -196,7 +196,7 @@ def projector_layers(
         layers += [linear(inputs, outputs, bias=norm is None), *([norm(outputs)] if norm else []), nn.ReLU(inplace=True)]
     return nn.Sequential(*layers, linear(sizes[-2], sizes[-1]))
 
-# %% ../nbs/04_encoders.ipynb #95ad416d
+# %% ../nbs/04_encoders.ipynb #f308a132
 def init_projector(
     network:nn.Module, # changed in place
     init:str # "torch" (leave as built: MoCo v2, CP2) or "kaiming" (normal, fan-in, zero bias: DenseCL's linear layers)
@@ -209,7 +209,7 @@ def init_projector(
             if module.bias is not None: nn.init.zeros_(module.bias)
     return network
 
-# %% ../nbs/04_encoders.ipynb #120bd90e
+# %% ../nbs/04_encoders.ipynb #554c7f74
 class Projector(nn.Module):
     "One vector per image: mean over the cells, then `layers` linear layers (MoCo v2: fc – ReLU – fc). The output is not normalised."
     def __init__(self,
@@ -228,7 +228,7 @@ class Projector(nn.Module):
     def forward(self, features): # (B, C, h, w) map, or (B, C) vectors already pooled → (B, out)
         return self.layers(features.mean((2, 3)) if features.dim() == 4 else features)
 
-# %% ../nbs/04_encoders.ipynb #b6b63ebb
+# %% ../nbs/04_encoders.ipynb #3fd4f1d0
 class DenseProjector(nn.Module):
     "One vector per cell: `layers` 1×1 convolutions with ReLU between (DenseCL, CP2: two; Zhao et al.: three with batch normalisation in the release). Not normalised."
     def __init__(self,
@@ -248,7 +248,7 @@ class DenseProjector(nn.Module):
     def forward(self, features): # (B, C, h, w) → (B, out, h, w)
         return self.layers(features)
 
-# %% ../nbs/04_encoders.ipynb #92137fcc
+# %% ../nbs/04_encoders.ipynb #df1dc501
 class SegmentationHead(nn.Module):
     "A `body` that makes features and a `classifier` that names them; with `num_classes=None` there is no classifier and `head(x)` are the features."
     def __init__(self,
@@ -274,7 +274,7 @@ class SegmentationHead(nn.Module):
     def forward(self, x): # (B, C, h, w) → logits (B, num_classes, h, w) at the features' own stride
         return self.body(x) if self.classifier is None else self.classifier(self.body(x))
 
-# %% ../nbs/04_encoders.ipynb #9c29a89b
+# %% ../nbs/04_encoders.ipynb #c78c3ef3
 class FCNBody(nn.Module):
     "3×3 convolutions; with `concat_input` one more that sees their output beside their input (as in mmsegmentation's FCN head)."
     def __init__(self,
@@ -290,7 +290,7 @@ class FCNBody(nn.Module):
         out = self.convolutions(x)
         return out if self.join is None else self.join(torch.cat([x, out], 1))
 
-# %% ../nbs/04_encoders.ipynb #b58d6515
+# %% ../nbs/04_encoders.ipynb #f179989c
 class FCNHead(SegmentationHead):
     "The plain decoder DenseCL is fine-tuned with: two 3×3 convolutions, input joined, classifier."
     def __init__(self,
@@ -302,7 +302,7 @@ class FCNHead(SegmentationHead):
         dropout:float=.1 # before the classifier only
     ): super().__init__(FCNBody(channels, hidden or max(64, channels//4), convolutions, concat_input), num_classes, dropout)
 
-# %% ../nbs/04_encoders.ipynb #3111c274
+# %% ../nbs/04_encoders.ipynb #a5b37e50
 class ASPPBody(nn.Module):
     "Atrous spatial pyramid pooling: the same cell seen at several distances, and once as the whole image (DeepLabV3)."
     def __init__(self,
@@ -319,7 +319,7 @@ class ASPPBody(nn.Module):
         image = self.image_pool(x.mean((2, 3), keepdim=True)).expand(-1, -1, *x.shape[2:])     # a 1×1 map resized is that value everywhere
         return self.join(torch.cat([image, *[branch(x) for branch in self.branches]], 1))
 
-# %% ../nbs/04_encoders.ipynb #c2ccf697
+# %% ../nbs/04_encoders.ipynb #92dde2ff
 class ASPPHead(SegmentationHead):
     "The decoder CP2 pretrains and fine-tunes: ASPP, 3×3 convolution, classifier."
     def __init__(self,
@@ -330,7 +330,7 @@ class ASPPHead(SegmentationHead):
         dropout:float=.1 # before the classifier only
     ): super().__init__(ASPPBody(channels, width, rates), num_classes, dropout)
 
-# %% ../nbs/04_encoders.ipynb #85796433
+# %% ../nbs/04_encoders.ipynb #b36ffae0
 LAYOUTS = [                                   # prefix in the file, who writes it; the one that fits most tensors wins
     ("module.encoder_q.backbone.", "CP2"), ("encoder_q.backbone.", "CP2"),
     ("module.encoder_q.", "MoCo v1/v2"), ("encoder_q.", "MoCo v1/v2"),
@@ -340,7 +340,7 @@ LAYOUTS = [                                   # prefix in the file, who writes i
     ("", "plain (torchvision, timm, extracted backbone)"), ("module.", "plain (torchvision, timm, extracted backbone)"), ("model.", "plain (torchvision, timm, extracted backbone)"),
 ]
 
-# %% ../nbs/04_encoders.ipynb #9c90f606
+# %% ../nbs/04_encoders.ipynb #af6e978e
 @dataclass
 class CheckpointReport:
     "What `load_checkpoint` found."
@@ -356,7 +356,7 @@ class CheckpointReport:
         return (f"{self.layout} layout, prefix {self.prefix!r}: {self.matched} of {self.total} tensors loaded; missing {some(self.missing)}; "
                 f"other shape {some(self.mismatched)}; not used {some(self.unused)}")
 
-# %% ../nbs/04_encoders.ipynb #cb62656b
+# %% ../nbs/04_encoders.ipynb #d2c64846
 def plain_state(
     encoder:nn.Module # made by `create_encoder`
 ): # dict of name → tensor (the encoder's own, not copies)
@@ -365,7 +365,7 @@ def plain_state(
     names = getattr(body, "model", body) if isinstance(encoder, (ConvEncoder, TokenEncoder)) else encoder
     return (names if isinstance(names, nn.Module) else body).state_dict()
 
-# %% ../nbs/04_encoders.ipynb #7f85fc76
+# %% ../nbs/04_encoders.ipynb #d5bf7788
 def read_checkpoint(
     path # .safetensors, or anything torch.save wrote
 ): # what the file holds: tensors, numbers, words in dictionaries; on the CPU
@@ -385,7 +385,7 @@ def read_checkpoint(
     except Exception as error:
         raise ValueError(f"path: {path.name} is cut off, empty or no checkpoint ({type(error).__name__}); fetch it again and compare its size") from error
 
-# %% ../nbs/04_encoders.ipynb #4b3092d7
+# %% ../nbs/04_encoders.ipynb #a9719660
 def tensor_tables(
     contents, # what `read_checkpoint` returned
     depth:int=2 # how deep dictionaries are opened
@@ -396,7 +396,7 @@ def tensor_tables(
     inner = [found for value in contents.values() if depth and isinstance(value, dict) for found in tensor_tables(value, depth - 1)]
     return ([table] if table else []) + inner
 
-# %% ../nbs/04_encoders.ipynb #67fa5246
+# %% ../nbs/04_encoders.ipynb #07d6b5d4
 def best_layout(
     own, # the encoder's tensors, by plain name
     tables # what `tensor_tables` found
@@ -408,7 +408,7 @@ def best_layout(
         return sum(table[prefix + name].shape == own[name].shape for name in names), len(names)
     return max(((table, prefix, who) for table in tables for prefix, who in LAYOUTS), key=fit)
 
-# %% ../nbs/04_encoders.ipynb #8f95632c
+# %% ../nbs/04_encoders.ipynb #10027031
 def load_checkpoint(
     encoder:nn.Module, # made by `create_encoder`; changed in place, or left as it was if the file is refused
     path, # a file of MoCo v1/v2, DenseCL, mmselfsup, CP2, PixPro, torchvision, timm, or our own

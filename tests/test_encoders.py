@@ -40,6 +40,20 @@ def test_resnet50_at_16_is_torchvisions():
     assert set(plain_state(ours)) == set(theirs.state_dict())
 
 
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+def test_finer_maps_contain_the_coarse_one(name):
+    "Stride 16 and 8 with the weights of stride 32: every second (fourth) cell is the same number."
+    torch.manual_seed(0)
+    coarse = create_encoder(name, 32, zero_init_last=False)
+    images = torch.randn(2, 3, 64, 96)
+    with torch.no_grad():
+        coarse(images); a = coarse.eval()(images)                              # a training pass first, so that the running statistics matter
+        for stride in (16, 8):
+            fine = create_encoder(name, stride).eval(); fine.load_state_dict(coarse.state_dict())
+            b = fine(images)[..., ::32//stride, ::32//stride]
+            torch.testing.assert_close(b, a, rtol=1e-3, atol=1e-3*float(a.abs().max()))
+
+
 def test_resnet18_equals_torchvision_in_value(resnet, tmp_path):
     import torchvision
     theirs = torchvision.models.resnet18().eval()
