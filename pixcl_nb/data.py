@@ -193,15 +193,15 @@ def square(u, v):
     return np.maximum(abs(u), abs(v)) < .87
 
 def ring(u, v):
-    return disc(u, v) & ~disc(2 * u, 2 * v)
+    return disc(u / 1.15, v / 1.15) & ~disc(2 * u, 2 * v)
 
 def fish(u, v):
-    body = (u - .2) * (u - .2) / .64 + v * v / .3 < 1
-    return body | ((u < -.35) & (u > -1.05) & (abs(v) < -.8 * (u + .3)))
+    body = (u - .25) * (u - .25) / .9 + v * v / .45 < 1
+    return body | ((u < -.4) & (u > -1.3) & (abs(v) < -.85 * (u + .35)))
 
 def star(u, v):
     "Five points, by the even-odd rule over ten edges."
-    radius, corner = np.tile([1.1, .5], 5), np.arange(10) / 10
+    radius, corner = np.tile([1.25, .6], 5), np.arange(10) / 10
     px, py, inside = radius * wave(corner), -radius * wave(corner + .25), np.zeros(np.shape(u), bool)
     for x0, y0, x1, y1 in zip(px, py, np.roll(px, -1), np.roll(py, -1)):
         inside ^= ((y0 > v) != (y1 > v)) & (u < (x1 - x0) * (v - y0) / (y1 - y0 + 1e-12) + x0)
@@ -210,11 +210,11 @@ def star(u, v):
 # %% ../nbs/00_data.ipynb #c997e46e
 PATTERNS = {"plain": lambda u, v: np.ones(u.shape), "stripes": lambda u, v: wave(u + .1), "dots": lambda u, v: wave(u) * wave(v) - .45}
 ANY = list(PATTERNS)
-THINGS = {"ball": (disc, ["plain", "dots"], "forest"), "melon": (disc, ["stripes"], "forest"), "box": (square, ANY, "berry"),
-          "star": (star, ANY, "berry"), "fish": (fish, ANY, "lagoon"), "ring": (ring, ANY, "lagoon")}
+THINGS = {"ball": (disc, ["plain", "dots"], "forest"), "melon": (disc, ["stripes"], "forest"), "box": (square, ANY, "lagoon"),
+          "fish": (fish, ANY, "lagoon"), "star": (star, ANY, "berry"), "ring": (ring, ANY, "berry")}
 SAMPLE_CLASSES = [*STUFF, *THINGS]
 SAMPLE_PALETTE = [[116, 173, 209], [65, 130, 60], [49, 54, 149], [165, 90, 60], [140, 140, 140],
-                  [255, 217, 47], [166, 216, 84], [215, 48, 39], [244, 109, 180], [253, 174, 97], [118, 42, 131]]
+                  [255, 217, 47], [166, 216, 84], [215, 48, 39], [253, 174, 97], [244, 109, 180], [118, 42, 131]]
 
 # %% ../nbs/00_data.ipynb #b078565d
 @dataclass(frozen=True)
@@ -253,7 +253,7 @@ def random_pose(
 ):
     "A pose with little overlap, as a dict of `Thing` fields, or None when there is no room."
     for _ in range(30):
-        radius, (x, y) = uniform(rng, 14, 28), uniform(rng, 10, 118, 2)
+        radius, (x, y) = uniform(rng, 16, 28), uniform(rng, 10, 118, 2)
         gaps = [(x - t.centre[0]) * (x - t.centre[0]) + (y - t.centre[1]) * (y - t.centre[1]) - .64 * (radius + t.radius) * (radius + t.radius) for t in placed]
         if all(gap > 0 for gap in gaps):
             angle = uniform(rng, -.12, .12) if kind == "fish" else uniform(rng)
@@ -477,17 +477,15 @@ BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError)        # what 
 
 # %% ../nbs/00_data.ipynb #b6ff3776
 def read_image(
-    path # any picture torchvision or Pillow can decode
+    path # any picture Pillow can decode
 ):
-    "An image as uint8 (3, H, W); `FileNotFoundError` or `ValueError` naming the file."
-    from torchvision.io import decode_image
+    "An image as uint8 (3, H, W), grey and transparent ones too; `FileNotFoundError` or `ValueError` naming the file."
     if not Path(path).exists(): raise FileNotFoundError(f"{path}: no such image")
-    try: image = decode_image(str(path), mode="RGB")
-    except RuntimeError: image = None                                    # another format, or broken: let Pillow say which
-    if image is not None and image.dtype == torch.uint8: return image
     try:
-        with Image.open(path) as file: return torch.from_numpy(np.array(file.convert("RGB"))).permute(2, 0, 1).contiguous()
+        with Image.open(path) as file: values = np.array(file) >> 8 if file.mode.startswith("I;16") else np.array(file.convert("RGB"))
     except BROKEN as error: raise ValueError(f"{path}: cannot be decoded ({error}); the file is cut off or not an image: copy or download it again") from error
+    values = torch.from_numpy(values.astype(np.uint8, copy=False))
+    return values.expand(3, -1, -1).contiguous() if values.ndim == 2 else values.permute(2, 0, 1).contiguous()
 
 # %% ../nbs/00_data.ipynb #ab9a4666
 def read_mask(
@@ -602,7 +600,7 @@ class SegmentationData(torch.utils.data.Dataset):
     def __getitem__(self, index):
         index = range(len(self))[index]                                  # negative numbers, and IndexError past the end
         image, mask = self.memory.get(index) or self.read(index)
-        return image, mask.long()
+        return image.clone(), mask.long()                                # copies: nobody can spoil what is cached
 
     def mask(self, index):
         "Only the mask of one item, int64 (H, W); the image is not decoded."
@@ -630,6 +628,7 @@ class SegmentationData(torch.utils.data.Dataset):
         choose = lambda values: [values[index] for index in indices]
         part = SegmentationData(choose(self.images), choose(self.labels), choose(self.names), self.class_names, self.palette.numpy(), self.lookup, self.size, self.title)
         part.memory = {new: self.memory[old] for new, old in enumerate(indices) if old in self.memory}
+        if "presence" in vars(self): part.presence = self.presence[indices]
         return part
 
     @cached_property
