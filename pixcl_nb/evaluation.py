@@ -119,7 +119,8 @@ class SegmentationResult:
 class Items:
     "A data set, checked item by item and cut to each image's own extent; kept in memory up to `keep` bytes."
     def __init__(self, name, data, keep=2e9):
-        self.name, self.data, self.cache, self.keep = name, data, {}, keep
+        if isinstance(data, Items): return self.__dict__.update(data.__dict__, name=name)      # shares what is already in memory
+        self.name, self.data, self.cache, self.keep, self.verified = name, data, {}, keep, False
         try: count, self.num_classes = len(data), int(data.num_classes)
         except (TypeError, AttributeError) as error: raise TypeError(f"{name}: needs len(), [i], .num_classes and .class_names, as pixcl_nb.data.load_data returns; {error}") from None
         if count == 0: raise ValueError(f"{name}: is empty; it holds no image")
@@ -137,6 +138,13 @@ class Items:
             self.cache[index], self.keep = item, self.keep - size
         image, mask = self.cache[index]
         return image, mask.long()
+
+    def verify(self):
+        "Look at every item once, so that a fault shows before any training. Raises `ValueError`, also if no pixel is labelled."
+        if not self.verified and not sum(int((self[index][1] != IGNORE).sum()) for index in range(len(self))):
+            raise ValueError(f"{self.name}: holds no labelled pixel, every pixel is {IGNORE}; nothing can be learned or scored")
+        self.verified = True
+        return self
 
     def read(self, index):
         image, mask = self.data[index]
@@ -171,11 +179,11 @@ def check_pair(
     test, # data set to be scored on
     names=("train", "test") # argument names, for messages
 ):
-    "Both as `Items`, or `ValueError` when their classes differ."
+    "Both as verified `Items`, or `ValueError` when their classes differ or an item is faulty."
     train, test = Items(names[0], train), Items(names[1], test)
     if train.num_classes != test.num_classes or train.class_names != test.class_names:
         raise ValueError(f"{names[1]}: has {test.num_classes} classes {test.class_names[:3]}…, but {names[0]} has {train.num_classes} {train.class_names[:3]}…; both must list the same classes")
-    return train, test
+    return train.verify(), test.verify()
 
 # %% ../nbs/11_evaluation.ipynb #ac297374
 def normalise(
@@ -521,7 +529,7 @@ def finetune(
     head_lr:float=1., # multiplies lr for the head
     weight_decay:float=1e-2,
     crop=None, # (height, width) of a training crop; None = the first training image's size
-    scale=(.5, 2.), # range of random magnification
+    scale=(.75, 1.33), # range of random magnification (for large images and long training the field uses (.5, 2))
     flip:float=.5, # probability of a mirror image
     batch_norm:str="train", # "train" | "eval": eval keeps the encoder's stored statistics
     precision:str="float32", # "float32" | "bfloat16"
@@ -531,13 +539,12 @@ def finetune(
 ):
     "Train encoder and head together, then score. Raises `ValueError` on bad data, `RuntimeError` when the loss is no longer finite."
     started = time.perf_counter()
-    train, test = check_pair(train, test)
     check_range("steps", steps, 1), check_range("batch_size", batch_size, 2), check_range("lr", lr, above=0)
     check_name("batch_norm", batch_norm, ["train", "eval"]), check_name("precision", precision, ["float32", "bfloat16"])
-    if not any((train[i][1] != IGNORE).any() for i in range(len(train))): raise ValueError(f"train: holds no labelled pixel, every pixel is {IGNORE}; nothing can be learned")
+    train, test = check_pair(train, test)
     encoder, history = check_encoder(encoder).requires_grad_(True), []
     device, size = device_of(encoder), tuple(crop or train[0][1].shape)
-    with torch.random.fork_rng():
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         model = Segmenter(encoder, make_head(head, encoder.channels, train.num_classes).to(device))
         check_head(model, train.num_classes, size)
@@ -672,7 +679,7 @@ def cluster(
 ):
     "k-means on unit features without labels, then clusters are named by the true masks of the same images. Raises `ValueError` on bad data or NaN features."
     from sklearn.cluster import KMeans
-    started, encoder, test = time.perf_counter(), frozen(encoder), Items("test", test)
+    started, encoder, test = time.perf_counter(), frozen(encoder), Items("test", test).verify()
     k = test.num_classes if k is None else check_range("k", k, 2)
     check_name("matching", matching, ["hungarian", "majority"]), check_range("cells", cells, k), check_range("batch_size", batch_size, 1)
     rows, _ = sample_cells(encoder, test, cells, seed, batch_size)
@@ -748,12 +755,15 @@ def boundary_counts(
     prediction, # (H, W) integer
     target, # (H, W) integer, 255 = ignored
     num_classes:int, # C
-    tolerance:float=2. # largest distance, pixels, at which two boundaries still meet
+    tolerance:float=2., # largest distance, pixels, at which two boundaries still meet
+    fill:float=5. # ignored pixels no further than this from a labelled one take its class, the others bound nothing
 ):
-    "(C, 4): predicted boundary pixels that meet a true one, all predicted, true ones that meet a predicted one, all true. Ignored pixels bound nothing."
-    from scipy.ndimage import binary_dilation, distance_transform_edt
+    "(C, 4): predicted boundary pixels that meet a true one, all predicted, true ones that meet a predicted one, all true."
+    from scipy.ndimage import distance_transform_edt
     if prediction.shape != target.shape: raise ValueError(f"prediction: has shape {tuple(prediction.shape)}, but target has {tuple(target.shape)}")
-    usable, counts = ~binary_dilation((target == IGNORE).numpy(), np.ones((3, 3))), torch.zeros(num_classes, 4, dtype=torch.long)
+    if (target == IGNORE).all(): return torch.zeros(num_classes, 4, dtype=torch.long)
+    depth, (row, column) = distance_transform_edt((target == IGNORE).numpy(), return_indices=True)
+    target, usable, counts = target[torch.from_numpy(row).long(), torch.from_numpy(column).long()], depth <= fill, torch.zeros(num_classes, 4, dtype=torch.long)
     def edge(region):                                             # pixels of the region beside another region
         padded = np.pad(region, 1, mode="edge")
         inner = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
@@ -926,8 +936,7 @@ def evaluate(
     if not protocols: raise ValueError("protocols: is empty; name at least one")
     if head is not None and "finetune" in protocols and "finetune_with_head" not in protocols: protocols.append("finetune_with_head")
     if head is None and "finetune_with_head" in protocols: raise ValueError("head: 'finetune_with_head' needs a pretrained decoder; give head= or leave that protocol out")
-    train, test = train_and_test(data)
-    check_pair(train, test)
+    train, test = check_pair(*train_and_test(data))
     report = EvaluationReport(name or type(encoder).__name__, {}, dict(train=len(train), test=len(test), seed=seed))
     for protocol in protocols:
         report.results[protocol] = PROTOCOLS[protocol](encoder, head, train, test, seed, options.get(protocol, {}))

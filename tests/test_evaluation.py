@@ -206,6 +206,20 @@ def test_bad_data(run, change, message, train, test):
     with pytest.raises(ValueError, match=message.replace("train", "test").replace("test: holds no labelled", "holds no labelled")): RUNS[run](Small(), train, edited(test, change))
 
 
+def test_faults_of_the_last_test_image_show_before_training(train, test):
+    def last_id(data): data.items[-1][1][0, 5] = 9
+    steps = []
+    with pytest.raises(ValueError, match=r"test\[3\] mask: holds class id 9"): finetune(Small(), train, edited(test, last_id), steps=2, batch_size=2, on_step=lambda *a: steps.append(a))
+    assert steps == []
+
+
+def test_transformers_too(train, test):
+    from pixcl_nb.encoders import create_encoder
+    encoder = create_encoder("vit_tiny_patch16_224", img_size=32, depth=1)
+    assert linear_probe(encoder, train, test, pixels=500).confusion.sum() == retrieve(encoder, train, test, memory_size=100).confusion.sum()
+    finetune(encoder, train, test, steps=1, batch_size=2)
+
+
 @pytest.mark.parametrize("run", RUNS)
 def test_class_mismatch_and_nan_encoder(run, train, test):
     other = edited(test, lambda data: setattr(data, "num_classes", 4))
@@ -365,7 +379,9 @@ def test_boundary_f_score():
     assert boundary_f_score(boundary_counts(shifted, target, 2, tolerance=2)).tolist() == [1, 1]
     assert boundary_f_score(boundary_counts(shifted, target, 2, tolerance=1)).tolist() == [0, 0]
     hidden = target.clone(); hidden[:, 6:10] = 255
-    assert boundary_counts(target, hidden, 2)[:, 1].tolist() == [0, 0]
+    assert torch.equal(boundary_counts(target, hidden, 2), boundary_counts(target, target, 2))          # a thin band: the boundary is its middle
+    assert boundary_counts(target, hidden, 2, fill=0)[:, 1].tolist() == [0, 0]
+    assert boundary_counts(target, torch.full_like(target, 255), 2).sum() == 0
     with pytest.raises(ValueError, match="prediction: has shape"): boundary_counts(target, target[1:], 2)
 
 
