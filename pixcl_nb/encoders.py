@@ -118,7 +118,7 @@ def check_encoder_name(
 ):
     "Return a timm name, or raise `ValueError` with close matches."
     import timm
-    if timm.is_model(name): return name
+    if isinstance(name, str) and timm.is_model(name): return name
     close = difflib.get_close_matches(str(name), ["pixcl_tiny", *timm.list_models()], n=4, cutoff=.5)
     raise ValueError(f"name: unknown encoder {name!r}; close names: {close}; timm.list_models('*resnet*') lists what timm has, 'pixcl_tiny' is ours")
 

@@ -96,7 +96,7 @@ def test_tiny_trains_under_autocast_and_is_seeded():
 
 
 @pytest.mark.parametrize("name, output_stride, match", [
-    ("resnt18", None, "name: unknown encoder 'resnt18'.*resnet18"), ("pixcl_tny", None, "pixcl_tiny"), ("", None, "name"),
+    ("resnt18", None, "name: unknown encoder 'resnt18'.*resnet18"), ("pixcl_tny", None, "pixcl_tiny"), ("", None, "name"), (None, None, "name: unknown encoder None"), (18, None, "name"),
     ("resnet18", 4, "output_stride"), ("resnet18", 64, "output_stride"), ("pixcl_tiny", 5, "output_stride"), ("pixcl_tiny", 32, "output_stride"),
     ("vit_small_patch16_224", 8, "output_stride.*16"), ("swin_tiny_patch4_window7_224", 8, "output_stride")])
 def test_bad_encoder(name, output_stride, match):
