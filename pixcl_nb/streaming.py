@@ -179,7 +179,7 @@ class PairTiles:
     def __init__(self, labels, images, bags, pairs:str, scope:str, tile:int=None):
         self.pairs, self.other_image = pairs, scope == "other image"
         largest, typical = 512 if labels.device.type == "cpu" else 8192, len(labels) // len(torch.unique(labels))
-        self.tile = int(tile or (largest if pairs != "same" else min(largest, max(64, 2**typical.bit_length()))))
+        self.tile = int(tile or (largest if pairs != "same" else min(largest, max(64, 2**typical.bit_length() // 4))))
         segment = images if scope == "same image" else bags
         one_piece = pairs == "all" and bool((segment == segment[0]).all())
         self.order = None if one_piece else sort_by(segment, labels)
@@ -204,9 +204,11 @@ class PairTiles:
     def hidden(self, I, J):
         "(b, b') bool: what a mixed tile must not count: the wrong class, the same image, a row with itself."
         I, J, y, g = slice(*I), slice(*J), self.labels, self.images
-        myself = torch.eye(I.stop - I.start, dtype=torch.bool, device=y.device) if I == J else False
-        wrong = False if self.pairs == "all" else y[I, None] == y[J] if self.pairs == "different" else y[I, None] != y[J]
-        return wrong | myself | (g[I, None] == g[J] if self.other_image else False)
+        if self.pairs == "all": hidden = torch.zeros(I.stop - I.start, J.stop - J.start, dtype=torch.bool, device=y.device)
+        else: hidden = y[I, None] == y[J] if self.pairs == "different" else y[I, None] != y[J]
+        if self.other_image: hidden |= g[I, None] == g[J]
+        if I == J: hidden.fill_diagonal_(True)
+        return hidden
 
     def __iter__(self):
         for blocks in self.segments:

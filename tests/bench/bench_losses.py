@@ -73,6 +73,18 @@ def dense_released(rows, y):
     pair = -(s.exp() / (s.exp() + negatives)).log()
     return ((pair * positive).sum(1) / positive.sum(1)).mean()
 
+def released_steps(rows, y):
+    "The same value in the steps of the released TensorFlow code: masks as float matrices, validity, ratio, logarithm."
+    s, valid = rows @ rows.T / TAU, (y != 255).float()
+    valid = valid[:, None] * valid
+    same = (y[:, None] == y).float()
+    positive, negative = same * valid, (1 - same) * valid
+    e = s.exp() * valid
+    ratio = e / (e + (e * negative).sum(1, keepdim=True) + (1 - valid))
+    pair = -(ratio + (1 - valid)).log() * positive
+    row = pair.sum(1) / positive.sum(1).clamp(min=1e-6)
+    return row.sum() / (positive.sum(1) > 0).sum()
+
 def cells(images, device):
     import torch
     torch.manual_seed(0)
@@ -108,9 +120,9 @@ def checkpoint_densecl(q, k, match, queue):
     return (torch.logaddexp(s_pos, L) - s_pos).mean()
 
 CASES = {"supcon": (pixels, dict(ours=ours_supcon, pml=pml, dense=dense_supcon, checkpoint=checkpoint_supcon)),
-         "released_within": (pixels, dict(ours=ours_released, dense=dense_released)),
+         "released_within": (pixels, dict(ours=ours_released, dense=dense_released, steps=released_steps)),
          "densecl": (cells, dict(ours=ours_densecl, pattern=pattern_densecl, checkpoint=checkpoint_densecl))}
-MATRICES = dict(pml=12, dense=6, pattern=5)      # N×N (or rows × queue) float32 matrices a contestant needs, to skip what would not fit
+MATRICES = dict(pml=12, dense=6, steps=12, pattern=5)      # N×N (or rows × queue) float32 matrices a contestant needs, to skip what would not fit
 
 
 # ---- one case, in this process ----------------------------------------------------------------------------------------
