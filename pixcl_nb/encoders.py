@@ -336,7 +336,7 @@ LAYOUTS = [                                   # prefix in the file, who writes i
     ("module.encoder_q.", "MoCo v1/v2"), ("encoder_q.", "MoCo v1/v2"),
     ("backbone.", "DenseCL, mmselfsup, mmpretrain"), ("module.backbone.", "DenseCL, mmselfsup, mmpretrain"), ("encoder_q.0.", "DenseCL, mmselfsup, mmpretrain"),
     ("module.encoder.", "PixPro"),
-    ("encoder.body.model.", "pixcl_nb"), ("encoder.body.", "pixcl_nb"), ("encoder.", "pixcl_nb"), ("body.model.", "pixcl_nb"), ("body.", "pixcl_nb"),
+    *[(owner + wrapper, "pixcl_nb") for owner in ("branch.encoder.", "encoder.", "") for wrapper in ("body.model.", "body.", "") if owner or wrapper],
     ("", "plain (torchvision, timm, extracted backbone)"), ("module.", "plain (torchvision, timm, extracted backbone)"), ("model.", "plain (torchvision, timm, extracted backbone)"),
 ]
 
@@ -406,7 +406,8 @@ def best_layout(
         table, prefix, _ = candidate
         names = [name for name in own if prefix + name in table]
         return sum(table[prefix + name].shape == own[name].shape for name in names), len(names)
-    return max(((table, prefix, who) for table in tables for prefix, who in LAYOUTS), key=fit)
+    best = max(((table, prefix, who) for table in tables for prefix, who in LAYOUTS), key=fit)
+    return best if fit(best)[1] else (max(tables, key=len), "", "unknown")
 
 # %% ../nbs/04_encoders.ipynb #10027031
 def load_checkpoint(

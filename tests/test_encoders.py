@@ -211,10 +211,11 @@ def written(kind, state):
         "pixpro": {"opt": argparse.Namespace(arch="resnet18", lr=1.), "model": {**prefixed(state, "module.encoder."), **prefixed(other, "module.encoder_k."),
                    "module.projector.linear1.weight": torch.zeros(4, 4, 1, 1)}, "optimizer": OPTIMIZER, "scheduler": {"base": 1}, "epoch": 100},
         "plain": {**state, "fc.weight": torch.zeros(10, 512), "fc.bias": torch.zeros(10)},
-        "ours": {"step": 7, "method": {**prefixed(state, "encoder.body."), "queue.rows": torch.zeros(4, 4)}},
+        "ours": {"step": 7, "method": {**prefixed(state, "branch.encoder.body."), **prefixed(other, "slow.network.encoder.body."), "queue.rows": torch.zeros(4, 4)}},
+        "ours_plain": {"step": 7, "method": prefixed(state, "encoder.body.")},
     }[kind]
 
-LAYOUT = {"moco": "MoCo", "densecl": "DenseCL", "densecl_extracted": "plain", "mmselfsup": "mmselfsup", "cp2": "CP2", "pixpro": "PixPro", "plain": "plain", "ours": "pixcl_nb"}
+LAYOUT = {"moco": "MoCo", "densecl": "DenseCL", "densecl_extracted": "plain", "mmselfsup": "mmselfsup", "cp2": "CP2", "pixpro": "PixPro", "plain": "plain", "ours": "pixcl_nb", "ours_plain": "pixcl_nb"}
 
 @pytest.mark.parametrize("kind", LAYOUT)
 def test_layouts(kind, tmp_path):
@@ -262,6 +263,8 @@ def test_refused(resnet, tmp_path):
     with refused("path: partial.pth does not fit.*missing .*layer4"): load_checkpoint(resnet, tmp_path/"partial.pth")
     torch.save(plain_state(create_encoder("resnet50")), tmp_path/"deep.pth")
     with refused("other shape .*layer1.0.conv1.weight: .64, 64, 1, 1. in the file, .64, 64, 3, 3. here"): load_checkpoint(resnet, tmp_path/"deep.pth")
+    torch.save({"something": {"weight": torch.zeros(3)}}, tmp_path/"other.pth")
+    with refused("other.pth does not fit.*unknown layout"): load_checkpoint(resnet, tmp_path/"other.pth")
     torch.save({"loss": 3., "names": ["a"]}, tmp_path/"empty.pth")
     with refused("no dictionary of tensors"): load_checkpoint(resnet, tmp_path/"empty.pth")
     torch.save({**state, "conv1.weight": torch.full((64, 3, 7, 7), float("nan"))}, tmp_path/"nan.pth")
@@ -295,3 +298,16 @@ def test_no_code_runs(resnet, tmp_path):
 def test_namespace_is_only_data(tmp_path):
     torch.save({"opt": argparse.Namespace(lr=1.)}, tmp_path/"n.pth")
     assert read_checkpoint(tmp_path/"n.pth")["opt"].lr == 1.
+
+
+@pytest.mark.parametrize("name", ["moco", "densecl"])
+def test_a_training_checkpoint_of_ours(name, tmp_path):
+    methods = pytest.importorskip("pixcl_nb.methods")
+    method = methods.create_method(name)
+    with torch.no_grad():
+        for parameter in method.slow.parameters(): parameter.zero_()                       # the slow copy must not be taken
+    torch.save({"step": 3, "method": method.state_dict(), "optimizer": OPTIMIZER}, tmp_path/"step-3.pt")
+    encoder = create_encoder("pixcl_tiny")
+    report = load_checkpoint(encoder, tmp_path/"step-3.pt")
+    assert report.prefix == "branch.encoder." and report.layout == "pixcl_nb" and report.matched == report.total
+    assert all(torch.equal(a, b) for a, b in zip(encoder.state_dict().values(), method.encoder.state_dict().values()))
