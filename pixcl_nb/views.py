@@ -266,51 +266,48 @@ GRAY = (.299, .587, .114) # weights of red, green, blue in a grey value (ITU-R 6
 
 # %% ../nbs/02_views.ipynb #68eced3f
 def chain_step(
-    state, # (A, V, o), each batched: the colours so far are A x + V mean(x) + o
+    state, # (A, V), each (B, 3, 3): the colours so far are A x + V mean(x)
     gain, # (B, 3, 3) what the step multiplies with
     pull, # (B,) how much of the mean grey value it adds
     gray # (3,)
 ):
-    "One more affine colour step on top of a chain: multiply by `gain`, then add `pull` times the picture's mean grey value."
-    matrix, of_mean, offset = state
-    grey_matrix = (gray @ (matrix + of_mean))[:, None, :]                 # mean grey value so far = grey_matrix @ mean(x) + grey_offset
-    grey_offset = (offset @ gray)[:, None]
-    return gain @ matrix, gain @ of_mean + pull[:, None, None] * grey_matrix, (gain @ offset[..., None])[..., 0] + pull[:, None] * grey_offset
+    "One more colour step on top of a chain: multiply by `gain`, then add `pull` times the picture's mean grey value."
+    matrix, of_mean = state
+    mean_grey = (gray @ (matrix + of_mean))[:, None, :]                      # the mean grey value so far is this row · mean(x)
+    return gain @ matrix, gain @ of_mean + pull[:, None, None] * mean_grey
 
 # %% ../nbs/02_views.ipynb #977eeacb
 def colour_chain(
     parameters:ViewParameters,
-    scale, # (3,) last step: multiply each channel ...
-    shift # (3,) ... and add
+    scale # (3,) the last step multiplies each channel
 ):
-    "Two affine maps (A, V, o) an image: before the hue shift, and after it with grey and normalisation. Images without a hue shift use only the second."
+    "Two maps (A, V) an image: before the hue shift, and after it with grey and scale. Images without a hue shift use only the second."
     batch, device = len(parameters.hue), parameters.hue.device
     eye, gray, zero = torch.eye(3, device=device).expand(batch, 3, 3), torch.tensor(GRAY, device=device), torch.zeros(batch, device=device)
     to_gray = gray.expand(3, 3)
     b, c, s = (factor[:, None, None] for factor in (parameters.brightness, parameters.contrast, parameters.saturation))
     gains = torch.stack([b * eye, c * eye, s * eye + (1 - s) * to_gray, eye], 1)
     pulls = torch.stack([zero, 1 - parameters.contrast, zero, zero], 1)
-    state = start = eye, torch.zeros_like(eye), torch.zeros(batch, 3, device=device)
-    before, index = start, torch.arange(batch, device=device)
+    before = state = start = eye, torch.zeros_like(eye)
     for kind in parameters.order.unbind(1):
-        state = chain_step(state, gains[index, kind], pulls[index, kind], gray)
-        split = (kind == 3) & (parameters.hue != 0)
-        choose = lambda yes, no: tuple(torch.where(split.view(-1, *[1] * (a.ndim - 1)), a, b) for a, b in zip(yes, no))
-        before, state = choose(state, before), choose(start, state)
+        index = torch.arange(batch, device=device), kind
+        state = chain_step(state, gains[index], pulls[index], gray)
+        split = ((kind == 3) & (parameters.hue != 0))[:, None, None]
+        before = [torch.where(split, a, b) for a, b in zip(state, before)]
+        state = [torch.where(split, a, b) for a, b in zip(start, state)]
     state = chain_step(state, torch.where(parameters.grayscale[:, None, None], to_gray, eye), zero, gray)
-    matrix, of_mean, offset = state
-    return before, (scale[:, None] * matrix, scale[:, None] * of_mean, scale * offset + shift)
+    return before, [scale[:, None] * part for part in state]
 
 # %% ../nbs/02_views.ipynb #890df883
 def affine_colour(
     colours, # (B, 3, n) or (3, n)
     matrix, # (B, 3, 3) or (3, 3)
     of_mean, # the same
-    offset, # (B, 3) or (3,)
+    shift=0., # (3, 1), added to each channel
     out=None
 ):
-    "matrix · x + of_mean · mean(x) + offset, for every pixel x."
-    offset = offset[..., None] + of_mean @ colours.mean(-1, keepdim=True)
+    "matrix · x + of_mean · mean(x) + shift, for every pixel x."
+    offset = of_mean @ colours.mean(-1, keepdim=True) + shift
     product = torch.addmm if colours.ndim == 2 else torch.baddbmm
     return product(offset, matrix, colours, out=out)
 
@@ -403,7 +400,7 @@ def colour_pieces(
 ):
     "Colour, grey, normalisation and blur, image by image: each stays in the cache from its first step to its last."
     scale, shift, low, high = normalisation(config)
-    before, after = (list(zip(*(part.unbind() for part in state))) for state in colour_chain(parameters, scale, shift))
+    before, after = (list(zip(*(part.unbind() for part in state))) for state in colour_chain(parameters, scale))
     lows, highs = low.tolist(), high.tolist()
     hues, sigmas, hue_first = parameters.hue.tolist(), parameters.blur_sigma.tolist(), (parameters.order[:, 0] == 3).tolist()
     out = torch.empty(images.shape, dtype=torch.float32) if out is None else out
@@ -413,7 +410,7 @@ def colour_pieces(
         colours = image.to(torch.float32, memory_format=torch.contiguous_format).view(3, -1)
         if hues[row] and not hue_first[row]: colours = affine_colour(colours, *before[row]).clamp_(0, 255)
         if hues[row]: colours = shift_hue(colours, hues[row])
-        affine_colour(colours, *after[row], out=target.view(3, -1))
+        affine_colour(colours, *after[row], shift[:, None], out=target.view(3, -1))
         for channel in range(3): target[channel].clamp_(lows[channel], highs[channel])
         if sigmas[row]: target = blur_image(target, sigmas[row])
         if where is not None: torch.where(where[row], target, out[row], out=out[row])
@@ -429,10 +426,10 @@ def colour_batched(
     "The same as `colour_pieces` as products over the whole batch: the form for a GPU."
     size, colours = images.shape[-2:], images.flatten(2)
     scale, shift, low, high = normalisation(config, images.device)
-    before, after = colour_chain(parameters, scale, shift)
+    before, after = colour_chain(parameters, scale)
     moved = (parameters.hue != 0)[:, None, None]
     turned = shift_hue(affine_colour(colours, *before).clamp_(0, 255), parameters.hue[:, None])
-    colours = affine_colour(torch.where(moved, turned, colours), *after)
+    colours = affine_colour(torch.where(moved, turned, colours), *after, shift[:, None])
     image = torch.minimum(torch.maximum(colours, low[:, None]), high[:, None]).unflatten(2, size)
     rows, columns = (blur_matrix(parameters.blur_sigma, side, config.blur_sigma[1])[:, None] for side in size)
     return rows @ image @ columns.mT
