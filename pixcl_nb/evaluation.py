@@ -27,6 +27,7 @@ from torch import nn
 
 from .checks import atomic_write, check_finite, check_name, check_range, check_tensor
 from .encoders import ASPPHead, FCNHead
+from .matching import pck_pairs
 
 # %% ../nbs/11_evaluation.ipynb #d4020a2b
 IGNORE = 255
@@ -847,6 +848,7 @@ PROTOCOLS = {
     "cluster": lambda encoder, head, train, test, seed, options: cluster(encoder, test, **{"seed": seed, **options}),
     "overcluster": lambda encoder, head, train, test, seed, options: cluster(encoder, test, **{"seed": seed, "k": 5 * test.num_classes, "matching": "majority", **options}),
     "separation": lambda encoder, head, train, test, seed, options: class_separation(encoder, test, **options),
+    "pck": lambda encoder, head, train, test, seed, options: pck_pairs(frozen(encoder), **options),
     "spread": lambda encoder, head, train, test, seed, options: spread(encoder, test, **{"seed": seed, **options}),
 }
 
@@ -936,6 +938,7 @@ def evaluate(
     if not protocols: raise ValueError("protocols: is empty; name at least one")
     if head is not None and "finetune" in protocols and "finetune_with_head" not in protocols: protocols.append("finetune_with_head")
     if head is None and "finetune_with_head" in protocols: raise ValueError("head: 'finetune_with_head' needs a pretrained decoder; give head= or leave that protocol out")
+    if "pck" in protocols and "pairs" not in options.get("pck", {}): raise ValueError('options: "pck" needs image pairs with known points, e.g. options={"pck": dict(pairs=load_pairs())}')
     train, test = check_pair(*train_and_test(data))
     report = EvaluationReport(name or type(encoder).__name__, {}, dict(train=len(train), test=len(test), seed=seed))
     for protocol in protocols:

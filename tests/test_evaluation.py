@@ -420,6 +420,7 @@ def test_evaluate_with_pretrained_head(train, test):
 
 
 def test_evaluate_bad_input(train, test):
+    with pytest.raises(ValueError, match='options: "pck" needs image pairs'): evaluate(Small(), (train, test), ["pck"])
     with pytest.raises(ValueError, match="protocols: unknown name 'linear_prob', did you mean"): evaluate(Small(), (train, test), ["linear_prob"])
     with pytest.raises(ValueError, match="protocols: is empty"): evaluate(Small(), (train, test), [])
     with pytest.raises(ValueError, match="protocols: unknown"): evaluate(Small(), (train, test), ["spread"], options={"sprad": {}})
