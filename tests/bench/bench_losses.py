@@ -5,7 +5,7 @@
     python tests/bench/bench_losses.py --device cuda      # larger N
     python tests/bench/bench_losses.py --cpu-time         # one thread, CPU seconds: for a machine others are using
 
-Every case runs in a process of its own (peak = growth of ru_maxrss over a small warm-up; on CUDA max_memory_allocated); the cases of one size
+Every case runs in a process of its own (peak = high-water mark of the resident memory above what a warm-up and the data hold, the gradient included; on CUDA max_memory_allocated); the cases of one size
 follow each other in every round, so a busy machine hurts all of them: compare ratios within one run only.
 The pytorch-metric-learning row needs `pip install pytorch-metric-learning==2.9.0`; without it the row is skipped.
 """
@@ -15,7 +15,6 @@ import importlib.util
 import json
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -127,9 +126,21 @@ MATRICES = dict(pml=12, dense=6, steps=12, pattern=5)      # N×N (or rows × qu
 
 # ---- one case, in this process ----------------------------------------------------------------------------------------
 
+def status_bytes(field):
+    return next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith(field))
+
+def memory_now(device):
+    "Bytes held now; from here on peak_bytes counts anew."
+    if device == "cuda":
+        import torch
+        torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.memory_allocated()
+    with open("/proc/self/clear_refs", "w") as file: file.write("5")      # forget the high-water mark of making the data
+    return status_bytes("VmRSS")
+
 def peak_bytes(device):
     import torch
-    return torch.cuda.max_memory_allocated() if device == "cuda" else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return torch.cuda.max_memory_allocated() if device == "cuda" else status_bytes("VmHWM")
 
 def run_case(problem, name, size, repeats, device, threads, clock):
     import torch
@@ -147,8 +158,7 @@ def run_case(problem, name, size, repeats, device, threads, clock):
     once(warm); once(warm)
     arguments = make(size, device)
     gc.collect()
-    if device == "cuda": torch.cuda.reset_peak_memory_stats()
-    before = peak_bytes(device) if device == "cpu" else torch.cuda.memory_allocated()
+    before = memory_now(device)
     results = [once(arguments) for _ in range(repeats)]
     return dict(seconds=[r[0] for r in results], value=results[-1][1], gradient=results[-1][2], peak_mb=(peak_bytes(device) - before) / 2**20)
 
