@@ -724,7 +724,12 @@ def folder_classes(
     return [f"class {number}" for number in range(highest + 1)], None, [255]
 
 # %% ../nbs/00_data.ipynb #fef87f8c
-def read_folder(root, split, size, title="folder"):
+def read_folder(
+    root, # the data set's folder
+    split:str, # name of a list file
+    size, # (H, W) or None
+    title:str="folder" # for messages
+):
     "images/ and labels/ with equal names, {split}.txt, optional classes.json."
     root = check_folder(root, "images", title)
     check_folder(root, "labels", title)
@@ -740,7 +745,11 @@ VOC = ["background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "c
        "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"]
 
 # %% ../nbs/00_data.ipynb #33f0ebd0
-def read_camvid(root, split, size):
+def read_camvid(
+    root, # the data set's folder
+    split:str, # which part
+    size # (H, W) or None
+):
     "CamVid, SegNet edition: images/ labels/ train.txt val.txt test.txt; id 11 (unlabelled) becomes 255."
     root = check_folder(root, "images", "camvid")
     names = read_list(root, split)
@@ -748,7 +757,11 @@ def read_camvid(root, split, size):
     return SegmentationData(images, labels, names, list(CAMVID), list(CAMVID.values()), id_lookup(11, [11]), size, f"camvid {split}")
 
 # %% ../nbs/00_data.ipynb #36d78c50
-def read_voc(root, split, size):
+def read_voc(
+    root, # the data set's folder
+    split:str, # which part
+    size # (H, W) or None
+):
     "PASCAL VOC 2012 as torchvision unpacks it: VOCdevkit/VOC2012; splits train, val, trainval."
     base = check_folder(root, "VOCdevkit/VOC2012", "voc")/"VOCdevkit"/"VOC2012"
     names = read_list(base/"ImageSets"/"Segmentation", split)
@@ -765,7 +778,11 @@ def check_files(
         if not path.exists(): raise FileNotFoundError(f"{path}: is missing though it is listed; the copy is incomplete, copy or download it again")
 
 # %% ../nbs/00_data.ipynb #45b41870
-def read_cityscapes(root, split, size):
+def read_cityscapes(
+    root, # the data set's folder
+    split:str, # which part
+    size # (H, W) or None
+):
     "Cityscapes' fine annotations: leftImg8bit/ and gtFine/ (labelIds), the 19 classes of training, everything else 255."
     from torchvision.datasets import Cityscapes
     root = check_folder(root, "leftImg8bit", "cityscapes")
@@ -781,7 +798,11 @@ def read_cityscapes(root, split, size):
     return SegmentationData(images, labels, names, [entry.name for entry in used], [entry.color for entry in used], lookup, size, f"cityscapes {split}")
 
 # %% ../nbs/00_data.ipynb #7775fd5d
-def read_pets(root, split, size):
+def read_pets(
+    root, # the data set's folder
+    split:str, # which part
+    size # (H, W) or None
+):
     "Oxford-IIIT Pets as torchvision unpacks them: pet, background, border 255. train and val are our split of trainval (every tenth is val)."
     base = check_folder(root, "oxford-iiit-pet", "pets")/"oxford-iiit-pet"
     check_name("split", split, ["train", "val", "trainval", "test"])
@@ -792,7 +813,11 @@ def read_pets(root, split, size):
     return SegmentationData(images, labels, names, ["background", "pet"], None, id_lookup(2, [3], {1: 1, 2: 0}), size, f"pets {split}")
 
 # %% ../nbs/00_data.ipynb #1c40ad08
-def read_samples(root, split, size):
+def read_samples(
+    root, # a folder made by `write_samples`, None = the shipped one
+    split:str, # which part
+    size # (H, W) or None
+):
     "The shipped scenes, or a folder made by `write_samples`."
     return read_folder(sample_folder() if root is None else root, split, size, "samples")
 
