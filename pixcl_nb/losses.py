@@ -127,7 +127,7 @@ def foreground_cosines(
     query_mask, # (N, h, w) bool or 0/1
     key_mask # (N, h, w)
 ):
-    "Mean cosine of foreground key cells with foreground and with background query cells, for the log: (fg–fg, fg–bg) floats, no gradient. fg–bg is NaN if no image has background."
+    "Mean cosine of foreground key cells with foreground and with background query cells, for the log: (fg–fg, fg–bg) scalars, no gradient. fg–bg is NaN if no image has background."
     sizes = {}
     check_tensor("query_map", query_map, "N D h w", "float", sizes=sizes)
     check_tensor("key_map", key_map, "N D h w", "float", sizes=sizes)
@@ -135,7 +135,7 @@ def foreground_cosines(
     q, k = (cells(x) for x in wide(query_map, key_map))
     mean = lambda x, M: (x * M[..., None]).sum(1) / M.sum(1, keepdim=True)
     foreground, has_background = mean(k, M_k), ~M_q.all(1)
-    return (mean(q, M_q) * foreground).sum(1).mean().item(), (mean(q, ~M_q) * foreground).sum(1)[has_background].mean().item()
+    return (mean(q, M_q) * foreground).sum(1).mean(), (mean(q, ~M_q) * foreground).sum(1)[has_background].mean()
 
 # %% ../nbs/08_losses.ipynb #5940fc98
 FORMS = {"released_within": dict(scope=("any", "same image"), self_pairs="include", reduction="released"),

@@ -10,9 +10,10 @@ from torch.nn.functional import normalize
 
 from pixcl_nb.compose import CopyPasteConfig
 from pixcl_nb.encoders import create_encoder
+from pixcl_nb.losses import foreground_cosines
 from pixcl_nb.matching import match_features
 from pixcl_nb.methods import METHODS, create_method
-from pixcl_nb.methods.cp2 import CP2, CP2Config, foreground_cosines
+from pixcl_nb.methods.cp2 import CP2, CP2Config
 from pixcl_nb.methods.densecl import DenseCL, DenseCLConfig, agreement
 from pixcl_nb.momentum import KeyQueue
 from pixcl_nb.training import TrainConfig, pretrain
@@ -160,9 +161,9 @@ def test_foreground_cosines_equal_the_table_of_pairs():
     g = golden("cp2")
     found = foreground_cosines(g["query_map"], g["key_map"], g["query_mask"], g["key_mask"])
     q, k = (normalize(g[name], dim=1).flatten(2) for name in ("query_map", "key_map"))
-    for name, flip in (("fg_fg", False), ("fg_bg", True)):
+    for value, flip in zip(found, (False, True)):
         means = [(q[n].T @ k[n])[g["query_mask"][n].flatten() ^ flip][:, g["key_mask"][n].flatten()].mean() for n in range(2)]
-        assert found[name] == pytest.approx(float(sum(means) / 2), abs=1e-6)
+        assert value.item() == pytest.approx(float(sum(means) / 2), abs=1e-6)
 
 
 def test_no_matches_at_all_gives_zero_and_zero_gradient():
@@ -208,7 +209,8 @@ def test_bad_input_is_named():
     with pytest.raises(ValueError, match="CP2 setting: unknown name 'dense_wait'"): create_method("cp2", dense_wait=1)
     with pytest.raises(ValueError, match="temperature: -1 is out of range"): create_method("moco", temperature=-1)
     with pytest.raises(ValueError, match="positives: unknown name 'geometry'"): create_method("densecl", positives="geometry")
-    with pytest.raises(ValueError, match="compose: masks are guaranteed at stride 16"): create_method("cp2")
+    with pytest.raises(ValueError, match="compose: masks are guaranteed at stride 16"): create_method("cp2", compose=CopyPasteConfig())
+    assert create_method("cp2", queue_size=4).config.compose.stride == 8
     with pytest.raises(TypeError, match="encoder: expected a name or a module"): create_method("moco", 3)
     with pytest.raises(ValueError, match="images"): create_method("moco", **SMALL["moco"]).loss(images().float(), generator=generator())
     with pytest.raises(ValueError, match="images: a batch of 1"): create_method("cp2", **SMALL["cp2"]).loss(images(1), generator=generator())

@@ -1,0 +1,113 @@
+"""The demo: every job once, the same bits after a kill, a report that needs no network."""
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from pixcl_nb.cli import build_parser, change_setting, main
+from pixcl_nb.data import load_data
+from pixcl_nb.demo import DemoConfig, auroc, demo_data, fresh, job, run_demo, separation
+from pixcl_nb.encoders import create_encoder, load_checkpoint
+from pixcl_nb.methods.cp2 import CP2Config
+from pixcl_nb.training import last_checkpoint, read_checkpoint
+
+TINY = dict(steps=12, batch_size=4, crop=64, finetune_steps=2, labels=12)
+quiet = dict(say=lambda text: None, progress=False)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("demo")
+    return folder, run_demo(DemoConfig(**TINY), folder, **quiet)
+
+
+def test_report_is_one_file_without_links(finished):
+    page = (finished[0] / "report.html").read_text()
+    assert page.count("<img") == 7 and "http" not in page.replace("http-equiv", "")
+    for text in ("CP2 with its pretrained decoder", "MoCo v2", "random initialisation", "AUROC", "melon"): assert text in page
+
+
+def test_results_hold_every_start_under_every_protocol(finished):
+    results = json.loads((finished[0] / "results.json").read_text())
+    assert set(results["score"]) == {"random/probe", "moco/probe", "cp2/probe", "random/finetune", "moco/finetune", "cp2/finetune", "cp2+decoder/finetune"}
+    assert all(0 <= value <= 1 for values in results["score"].values() for value in values)
+    assert set(results["differences"]) == set(results["score"]) - {"random/probe", "random/finetune"}
+
+
+def test_second_call_does_nothing_again(finished):
+    before = {p: p.stat().st_mtime_ns for p in (finished[0] / "results").iterdir()}
+    assert run_demo(DemoConfig(**TINY), finished[0], **quiet)["runs"] == finished[1]["runs"]
+    assert before == {p: p.stat().st_mtime_ns for p in (finished[0] / "results").iterdir()}
+
+
+def test_sigkill_while_training_ends_in_the_same_bits(finished, tmp_path):
+    "Kill the shell command in the middle of pretraining; start it again; compare every parameter of both methods."
+    words = [sys.executable, "-m", "pixcl_nb.cli", "demo", "--out", str(tmp_path)]
+    for name, value in TINY.items(): words += ["--" + name.replace("_", "-"), str(value)]
+    code = "import pixcl_nb.demo as d, pixcl_nb.training as t, sys, time, dataclasses\n" \
+           "plain = d.pretrain\n" \
+           "def often(method, data, config, **k): return plain(method, data, dataclasses.replace(config, checkpoint_every=3), on_step=lambda *a: time.sleep(.1), **k)\n" \
+           "d.pretrain = often\nfrom pixcl_nb.cli import main\nsys.exit(main(sys.argv[1:]))"
+    process = subprocess.Popen([sys.executable, "-c", code, *words[3:]], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not list(tmp_path.glob("cp2-seed0/step-*.pt")) and process.poll() is None: time.sleep(.02)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for name in ("moco-seed0", "cp2-seed0"):
+        a, b = (last_checkpoint(folder / name)[1]["method"] for folder in (finished[0], tmp_path))
+        assert a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a), name
+    assert json.loads((tmp_path / "results.json").read_text())["runs"] == finished[1]["runs"]
+
+
+def test_changed_settings_are_not_served_from_old_files(tmp_path):
+    work = iter([{"x": 1}, {"x": 2}])
+    assert job(tmp_path / "a.json", {"lr": 1}, lambda: next(work), say=lambda t: None) == {"x": 1}
+    assert job(tmp_path / "a.json", {"lr": 2}, lambda: next(work), say=lambda t: None) == {"x": 2}
+
+
+def test_separation_is_chance_for_equal_pixels():
+    config = DemoConfig(**TINY)
+    method = fresh("cp2", config, 0)
+    for parameter in method.branch.projector.parameters(): torch.nn.init.ones_(parameter)
+    fg_fg, fg_bg = separation(method, load_data("samples", split="val").batch(range(4)).images)
+    assert fg_fg.mean() == pytest.approx(1, abs=1e-5) and fg_bg.mean() == pytest.approx(1, abs=1e-5)
+    assert auroc(torch.tensor([.9, .8]), torch.tensor([.1, .2])) == 1
+
+
+def test_protocols_of_matching(tmp_path):
+    results = run_demo(DemoConfig(methods=("densecl", "densecl-geometric"), protocols=("matches", "pck"), **{**TINY, "steps": 2}), tmp_path, **quiet)
+    assert set(results["score"]) == {f"{start}/{protocol}" for start in ("random", "densecl", "densecl-geometric") for protocol in ("matches", "pck")}
+    assert len(results["curves"]["densecl"][0]["agreement"]) == 2
+
+
+def test_bad_settings_and_the_command_line(capsys, tmp_path):
+    for words, message in (("demo --data photos", "data: unknown name 'photos'"), ("demo --methods mocco", "methods: unknown name 'mocco', did you mean 'moco'"),
+                           (f"demo --data camvid --root {tmp_path}/none --out {tmp_path}", str(tmp_path / "none")), ("pretrain cp2 --steps 0 --out x", "steps: 0"),
+                           ("pretrain moco --steps 1 --out x --set temprature=1", "set: unknown name 'temprature'"), ("evaluate --checkpoint /nowhere.pt", "nowhere.pt")):
+        assert main(words.split()) == 1
+        error = capsys.readouterr().err
+        assert message in error and error.count("\n") == 1, error
+    with pytest.raises(SystemExit) as usage: main(["prettrain"])
+    assert usage.value.code == 2
+    assert change_setting(CP2Config(), "dense_weight", .5).dense_weight == .5
+
+
+def test_pretrain_and_evaluate_commands(tmp_path, capsys):
+    assert main(f"pretrain densecl --steps 3 --batch-size 4 --device cpu --set view.size=64 --set queue_size=16 --out {tmp_path}/run".split()) == 0
+    report = load_checkpoint(create_encoder("pixcl_tiny"), tmp_path / "run" / "encoder.safetensors")
+    assert report.matched == report.total
+    assert main(f"evaluate --checkpoint {tmp_path}/run/encoder.safetensors --out {tmp_path}/probe.json".split()) == 0
+    assert 0 < json.loads((tmp_path / "probe.json").read_text())["probe"]["miou"] < 1
+
+
+def test_voc_halves_its_val(tmp_path):
+    root = Path(__file__).parents[2] / "shared" / "data" / "voc"
+    if not root.is_dir(): pytest.skip(f"{root} is not on this machine")
+    val, test = (demo_data(DemoConfig(data="voc", root=str(root), split=split, size=(32, 32)))[2] for split in ("val", "test"))
+    assert not set(val.names) & set(test.names) and len(val) + len(test) == 445
