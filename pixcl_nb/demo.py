@@ -64,8 +64,8 @@ class DemoConfig:
     precision: str = "bf16"
     position: str = "released"     # of CP2's blocks, or "anywhere"
     temperature: float = .2        # of MoCo's and DenseCL's terms and of CP2's instance term
-    dense_weight: float = 1.       # of CP2's dense term (released: 0.2)
-    dense_temperature: float = .2  # of CP2's dense term (released: none, that is 1)
+    dense_weight: float = .2       # of CP2's dense term, as released
+    dense_temperature: float = 1.  # of CP2's dense term; 1 is none, as released
 
     def __post_init__(self):
         check_name("data", self.data, SIZES)
@@ -85,8 +85,8 @@ def method_settings(
     name:str, # "moco", "cp2", "densecl", "densecl-geometric", …
     config:DemoConfig
 )->dict:
-    "Settings of a pretrained method. Two things suit small views and few steps: no blur (σ up to 2 at 96 pixels wipes out texture) and a small queue."
-    view = ViewConfig(size=config.crop, scale=(.3, 1.), blur=0.)
+    "Settings of a pretrained method. Small views and few steps want a small queue, gentle colours, and no blur (σ up to 2 at 96 pixels wipes out texture)."
+    view = ViewConfig(size=config.crop, scale=(.3, 1.), brightness=.2, contrast=.2, saturation=.2, hue=.05, grayscale=0., blur=0.)
     common = dict(queue_size=2048, momentum=.99, temperature=config.temperature)
     method, _, positives = name.partition("-")
     if method == "cp2":
