@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['SIZES', 'VOC_7', 'NAMES', 'PROTOCOLS', 'words', 'STYLE', 'DemoConfig', 'method_settings', 'demo_data', 'job', 'fresh',
            'pretrained', 'evaluations', 'evaluate_start', 'matches_within_one_cell', 'encoded', 'separation', 'auroc',
-           'run_demo', 'pretrain_all', 'tenths', 'separations', 'differences', 'machine', 'picture', 'percent',
-           'results_table', 'gain', 'draw_curves', 'cp2_section', 'write_report']
+           'run_demo', 'pretrain_all', 'tenths', 'separations', 'differences', 'command_of', 'machine', 'picture',
+           'percent', 'results_table', 'gain', 'draw_curves', 'cp2_section', 'write_report']
 
 # %% ../nbs/29_demo.ipynb #12ce8b3e
 import base64
@@ -15,7 +15,7 @@ import html
 import json
 import platform
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -200,10 +200,11 @@ def separation(
     method, # a CP2, trained or fresh
     images, # uint8 (B, 3, H, W), not trained on
     extents=None, # (B, 2) valid height, width
+    position:str="anywhere", # of the blocks; "released" for the placement of CP2's code
     seed:int=0 # of the compositions
 )->tuple:
-    "(fg–fg cosines, fg–bg cosines): foreground key cells against foreground and background query cells, the pairs the released loss compares."
-    pairs = copy_paste(images, method.config.compose, torch.Generator().manual_seed(seed), extents=extents)
+    "(fg–fg cosines, fg–bg cosines): foreground key cells against foreground and background query cells; with blocks anywhere, position tells nothing."
+    pairs = copy_paste(images, replace(method.config.compose, position=position, area=method.config.compose.block_area), torch.Generator().manual_seed(seed), extents=extents)
     was_training, _ = method.branch.training, method.branch.eval()
     query, key = (normalize(method.branch(x).float(), dim=1).flatten(2) for x in (pairs.query, pairs.key))
     method.branch.train(was_training)
@@ -241,7 +242,7 @@ def run_demo(
         if "cp2" in methods: areas[seed] = separations(methods["cp2"], fresh("cp2", config, seed), watched)
         for name, history in histories.items(): curves.setdefault(name, []).append({term: tenths(history[term]) for term in history.terms})
         first = first or (methods, histories)
-    results = {"config": dataclasses.asdict(config), "score": {name: [run["score"] for run in found] for name, found in runs.items()}, "differences": differences(runs),
+    results = {"command": command_of(config), "config": dataclasses.asdict(config), "score": {name: [run["score"] for run in found] for name, found in runs.items()}, "differences": differences(runs),
                "auroc": areas, "curves": curves, "runs": runs, "machine": machine(), "seconds": round(time.time() - started)}
     atomic_write(out / "results.json", json.dumps(results, indent=1))
     write_report(out / "report.html", config, results, *first, watched)
@@ -268,8 +269,9 @@ def separations(
     untrained, # the same before training
     watched # a batch not trained on
 )->dict:
-    "AUROC of fg–fg against fg–bg cosines before and after training."
-    return {state: auroc(*separation(method, watched.images, watched.extents)) for state, method in (("before", untrained), ("after", trained))}
+    "AUROC of fg–fg against fg–bg cosines before and after training, with blocks anywhere and (\"…, released\") placed as CP2's code does."
+    measure = lambda method, position: auroc(*separation(method, watched.images, watched.extents, position))
+    return {state + suffix: measure(method, position) for suffix, position in (("", "anywhere"), (", released", "released")) for state, method in (("before", untrained), ("after", trained))}
 
 # %% ../nbs/29_demo.ipynb #7d0bc905
 def differences(
@@ -283,6 +285,17 @@ def differences(
         paired = [a["score"] - b["score"] for a, b in zip(results, runs[f"random/{protocol}"])]
         found[name] = {"each": paired, "mean": float(np.mean(paired)), "std": float(np.std(paired, ddof=1)) if len(paired) > 1 else None}
     return found
+
+# %% ../nbs/29_demo.ipynb #8074788a
+def command_of(
+    config:DemoConfig
+)->str:
+    "The shell command that makes these results: every setting that is not the default."
+    found, default = ["pixcl demo"], DemoConfig(data=config.data)
+    for name, value in dataclasses.asdict(config).items():
+        if value == getattr(default, name) and name != "data": continue
+        found.append(f"--{name.replace('_', '-')} " + (" ".join(map(str, value)) if isinstance(value, tuple) else str(value)))
+    return " ".join(found + [f"--threads {torch.get_num_threads()}"])
 
 # %% ../nbs/29_demo.ipynb #59ce59ad
 def machine()->dict:
@@ -364,8 +377,9 @@ def cp2_section(
     return ["<h2>What CP2 trains on</h2>",
             picture(show_pairs(pairs.query, pairs.key, pairs.query_mask, pairs.key_mask), "Composed pairs: the same source image under the outlined window of both, different images around it."),
             "<h2>Foreground against background</h2>",
-            picture(cosines(fresh("cp2", config, config.seeds[0])), f"Before pretraining: cosines between cells of composed images nobody trained on. AUROC {before:.2f}, chance is 0.5."),
-            picture(cosines(method), f"After CP2. AUROC {after:.2f}.")]
+            picture(cosines(fresh("cp2", config, config.seeds[0])), f"Before pretraining: cosines between cells of composed images nobody trained on, blocks anywhere. AUROC {before:.2f}, chance is 0.5."),
+            picture(cosines(method), f"After CP2. AUROC {after:.2f}."),
+            "<p>With CP2's own placement, which always covers the centre, position alone helps: AUROC before {before, released:.2f}, after {after, released:.2f}.</p>".format(**results["auroc"][config.seeds[0]])]
 
 # %% ../nbs/29_demo.ipynb #56742835
 def write_report(
@@ -390,5 +404,5 @@ def write_report(
     for name, method in methods.items():
         body.append(picture(show_features(encoded(method.encoder, plain), plain), f"{NAMES[name].capitalize() if name == 'random' else NAMES[name]}: encoder features, first three principal components as red, green, blue."))
     if "cp2" in methods: body += cp2_section(config, results, methods["cp2"], watched)
-    body.append(f"<p class=note>Made by <code>pixcl demo</code> with {html.escape(json.dumps(results['config']))} on {html.escape(json.dumps(results['machine']))}.</p>")
+    body.append(f"<p class=note>Made by <code>{html.escape(results['command'])}</code> on {html.escape(json.dumps(results['machine']))}.</p>")
     atomic_write(path, f"<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'><title>pixcl_nb demo</title>{STYLE}\n" + "\n".join(body) + "</html>")

@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted(p for p in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts)
 LIBRARY = [p for p in NOTEBOOKS if p.parent.name == "nbs"]
-LIMIT = 60                                    # seconds a notebook may take on a busy machine; the aim is 15
+LIMIT = 180                                   # seconds, for a busy machine; on a quiet one a notebook takes well under a minute
 
 
 def nbdev(command, *arguments, cwd=ROOT):
