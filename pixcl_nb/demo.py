@@ -306,7 +306,7 @@ def machine()->dict:
 
 # %% ../nbs/29_demo.ipynb #798d6ebd
 STYLE = """<style>body{font:16px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;color:#222;background:#fff}img{max-width:100%;background:#fff;border-radius:4px}
-table{border-collapse:collapse;margin:1rem 0}td,th{padding:.25rem .7rem;border-bottom:1px solid #8884;text-align:right}td:first-child,th:first-child{text-align:left}
+table{border-collapse:collapse;margin:1rem 0}td,th{white-space:nowrap;padding:.25rem .7rem;border-bottom:1px solid #8884;text-align:right}td:first-child,th:first-child{text-align:left}
 .best{font-weight:700}p.note{color:#777}@media(prefers-color-scheme:dark){body{color:#ddd;background:#181818}}</style>"""
 
 # %% ../nbs/29_demo.ipynb #bdf15435
