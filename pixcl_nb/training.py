@@ -31,6 +31,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from .checks import atomic_write, check_name, check_range
+from .data import check_labelled
 
 # %% ../nbs/10_training.ipynb #360fee60
 def step_seed(
@@ -382,7 +383,7 @@ def pretrain(
     "Train a method in place and return its `History`. `TrainingStopped` on NaN or collapse, `ValueError` on settings that do not fit."
     (rank, world), device = distributed_world(), choose_device(config.device)
     order = BatchOrder(len(data), config.batch_size, config.seed, rank, world)
-    if getattr(method, "uses_labels", False) and hasattr(data, "check_labelled"): data.check_labelled()
+    if getattr(method, "uses_labels", False): check_labelled(data)
     loss, extents = place(method, config, device, world), getattr(data, "extents", None)
     optimizer = make_optimizer(method, config)
     folder = RunFolder(run_dir, identity_of(method, data, config), resume, write=rank == 0)

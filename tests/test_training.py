@@ -136,6 +136,14 @@ def test_bad_settings():
     with pytest.raises(ValueError, match="method: has no parameter"): pretrain(ToyMethod().requires_grad_(False), ToyData(), CONFIG)
 
 
+def test_a_method_that_needs_labels_is_refused_data_without_any():
+    class Labelled(ToyMethod): uses_labels = True
+    class Ignored(ToyData):
+        def __getitem__(self, i): return self.images[i], torch.full((4, 4), 255)
+    with pytest.raises(ValueError, match="data: .* has no labelled pixel"): pretrain(Labelled(), Ignored(), CONFIG)
+    assert len(pretrain(Labelled(), ToyData(), dataclasses.replace(CONFIG, steps=2))) == 2
+
+
 def test_images_of_different_sizes():
     class Mixed(ToyData):
         def __getitem__(self, i): return (torch.zeros(3, 4 + i % 2, 4, dtype=torch.uint8), torch.zeros(4 + i % 2, 4).long())
