@@ -1,0 +1,234 @@
+// Shared by every widget. `PixelWidget` puts this file in front of a widget's own, so each widget is one ES module with no import.
+// A widget's file ends in `export default { render };`.
+
+// ---------------------------------------------------------------- elements
+/** Make an element: h("button", {class: "x", onclick: f, "aria-label": "go"}, "text", child). `on…` become listeners, null and false are left out. */
+function h(tag, properties = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(properties || {})) {
+    if (value === null || value === undefined || value === false) continue;
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else if (name === "value" || name === "checked" || name === "textContent") element[name] = value;
+    else element.setAttribute(name, value === true ? "" : value);
+  }
+  element.append(...children.flat().filter((child) => child !== null && child !== undefined));
+  return element;
+}
+
+let serial = 0;
+const uniqueId = (word) => `pxw-${word}-${++serial}-${Math.random().toString(36).slice(2, 7)}`;
+
+// ---------------------------------------------------------------- frame: root element, theme, model listeners, clean-up
+/** Is the page around us dark? JupyterLab, VS Code and Colab say so; elsewhere the system's preference counts. */
+function pageIsDark() {
+  const body = document.body, html = document.documentElement;
+  if (body.dataset.jpThemeLight) return body.dataset.jpThemeLight === "false";
+  if (body.dataset.vscodeThemeKind) return /dark|high-contrast$/.test(body.dataset.vscodeThemeKind);
+  if (html.hasAttribute("theme")) return html.getAttribute("theme") === "dark";
+  return window.matchMedia("(prefers-color-scheme: dark)").matches;
+}
+
+/**
+ * The box a widget lives in. Returns
+ *   root            the element (class "pxw pxw-<name>", data-theme "light" or "dark"); root.pxw is free for the widget's test hooks
+ *   listen(key, f)  call f on model changes of `key` (or several, separated by spaces)
+ *   onTheme(f)      call f now and whenever light turns dark or back
+ *   colour(name)    value of the CSS variable --pxw-<name>
+ *   signal          an AbortSignal for addEventListener; aborted on clean-up
+ *   say(text)       read out by screen readers (aria-live)
+ *   onResize(element, f)   f(width, height), now and on every change of size
+ *   cleanup         what `render` returns
+ */
+function frame({ model, el }, name, label) {
+  const abort = new AbortController(), undo = [], themed = [];
+  const live = h("div", { class: "pxw-live", "aria-live": "polite" });
+  const root = h("div", { class: `pxw pxw-${name}`, role: "group", "aria-label": label });
+  el.append(root);
+  root.append(live);
+  const retheme = () => {
+    const wanted = model.get("theme") || "auto", dark = wanted === "auto" ? pageIsDark() : wanted === "dark";
+    const now = dark ? "dark" : "light";
+    if (root.dataset.theme === now) return;
+    root.dataset.theme = now;
+    for (const f of themed) f(now);
+  };
+  const listen = (keys, f) => keys.split(" ").forEach((key) => { model.on(`change:${key}`, f); undo.push(() => model.off(`change:${key}`, f)); });
+  listen("theme", retheme);
+  window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", retheme, { signal: abort.signal });
+  const watcher = new MutationObserver(retheme);
+  for (const element of [document.body, document.documentElement])
+    watcher.observe(element, { attributes: true, attributeFilter: ["data-jp-theme-light", "data-vscode-theme-kind", "theme"] });
+  undo.push(() => watcher.disconnect());
+  retheme();
+  return {
+    root, model, listen, signal: abort.signal,
+    onTheme(f) { themed.push(f); f(root.dataset.theme); },
+    colour: (word) => getComputedStyle(root).getPropertyValue(`--pxw-${word}`).trim(),
+    say(text) { live.textContent = text; },
+    onResize(element, f) {
+      const observer = new ResizeObserver(([entry]) => f(entry.contentRect.width, entry.contentRect.height));
+      observer.observe(element);
+      undo.push(() => observer.disconnect());
+    },
+    onCleanup(f) { undo.push(f); },
+    cleanup() { abort.abort(); undo.forEach((f) => f()); root.remove(); },
+  };
+}
+
+// ---------------------------------------------------------------- state in and out
+/** Binary traits arrive as DataView; these see them as numbers, copying only where the alignment asks for it. */
+const bytesOf = (view) => new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
+const int8Of = (view) => new Int8Array(view.buffer, view.byteOffset, view.byteLength);
+const aligned = (view, size) => (view.byteOffset % size ? view.buffer.slice(view.byteOffset, view.byteOffset + view.byteLength) : null);
+function float32Of(view) { const copy = aligned(view, 4); return copy ? new Float32Array(copy) : new Float32Array(view.buffer, view.byteOffset, view.byteLength / 4); }
+function int32Of(view) { const copy = aligned(view, 4); return copy ? new Int32Array(copy) : new Int32Array(view.buffer, view.byteOffset, view.byteLength / 4); }
+
+/** send(values) sets traits and tells Python, at most every `pause` ms; the last values always arrive. */
+function outbox(model, pause = 50) {
+  let waiting = null, timer = null;
+  const flush = () => {
+    timer = null;
+    if (!waiting) return;
+    for (const [key, value] of Object.entries(waiting)) model.set(key, value);
+    waiting = null;
+    model.save_changes();
+    timer = setTimeout(flush, pause);
+  };
+  return (values) => { waiting = { ...waiting, ...values }; if (timer === null) flush(); };
+}
+
+/** Call f at most once a frame, with the arguments of the last call. */
+function perFrame(f) {
+  let queued = null;
+  return (...values) => {
+    if (!queued) requestAnimationFrame(() => { const now = queued; queued = null; f(...now); });
+    queued = values;
+  };
+}
+
+/** A picture trait ("data:image/png;base64,…") as a decoded image. */
+async function loadPicture(uri) { const image = new Image(); image.src = uri; await image.decode(); return image; }
+
+// ---------------------------------------------------------------- labelled controls; each has a visible label and works by keyboard
+/** A slider with its label and its value. Returns {element, input, set(value)}; oninput(value) while it moves. */
+function slider({ label, min, max, step = 1, value, format = String, oninput, title = "" }) {
+  const id = uniqueId("slider"), out = h("output", { for: id }, format(value));
+  const input = h("input", { type: "range", id, min, max, step, value: String(value), "aria-valuetext": format(value) });
+  const show = (v) => { out.textContent = format(v); input.setAttribute("aria-valuetext", format(v)); };
+  input.addEventListener("input", () => { show(Number(input.value)); oninput(Number(input.value)); });
+  return { element: h("div", { class: "pxw-field pxw-slider", title }, h("label", { for: id }, label), input, out), input,
+           set(v) { input.value = String(v); show(v); } };
+}
+
+/** A drop-down list. options: texts, or [value, text] pairs. Returns {element, input, set(value), options(list)}. */
+function choice({ label, options, value, onchange, title = "" }) {
+  const id = uniqueId("choice"), input = h("select", { id });
+  const fill = (list) => input.replaceChildren(...list.map((o) => { const [v, text] = Array.isArray(o) ? o : [o, o]; return h("option", { value: String(v) }, String(text)); }));
+  fill(options);
+  if (value !== undefined) input.value = String(value);
+  input.addEventListener("change", () => onchange(input.value));
+  return { element: h("div", { class: "pxw-field", title }, h("label", { for: id }, label), input), input, set(v) { input.value = String(v); }, options: fill };
+}
+
+/** A box to tick. Returns {element, input, set(value)}. */
+function tick({ label, value, onchange, title = "" }) {
+  const id = uniqueId("tick"), input = h("input", { type: "checkbox", id, checked: Boolean(value) });
+  input.addEventListener("change", () => onchange(input.checked));
+  return { element: h("div", { class: "pxw-field pxw-tick", title }, input, h("label", { for: id }, label)), input, set(v) { input.checked = Boolean(v); } };
+}
+
+/** A button. */
+const button = ({ label, onclick, title = "" }) => h("button", { type: "button", class: "pxw-button", title, onclick }, label);
+
+/** A row of controls. */
+const controls = (...children) => h("div", { class: "pxw-controls" }, ...children);
+
+/** A titled panel: {element, body, caption}. */
+function panel(title, ...children) {
+  const caption = h("div", { class: "pxw-caption" }, title), body = h("div", { class: "pxw-body" }, ...children);
+  return { element: h("div", { class: "pxw-panel" }, caption, body), body, caption };
+}
+
+// ---------------------------------------------------------------- canvas
+/** Give a canvas `width`×`height` CSS pixels, sharp on dense screens. Returns its 2-D context, scaled to CSS pixels. */
+function sharpen(canvas, width, height) {
+  const dense = Math.min(window.devicePixelRatio || 1, 2), w = Math.max(1, Math.round(width * dense)), t = Math.max(1, Math.round(height * dense));
+  if (canvas.width !== w || canvas.height !== t) { canvas.width = w; canvas.height = t; }
+  canvas.style.width = `${width}px`;
+  canvas.style.height = `${height}px`;
+  const context = canvas.getContext("2d");
+  context.setTransform(w / width, 0, 0, t / height, 0, 0);
+  return context;
+}
+
+/** Where a pointer event is, as a share (x, y) of the element, 0 … 1. */
+function shareOf(event, element) {
+  const box = element.getBoundingClientRect(), fit = (v) => Math.min(Math.max(v, 0), 1);
+  return [fit((event.clientX - box.left) / box.width), fit((event.clientY - box.top) / box.height)];
+}
+
+/** Text with a halo, readable on any picture. */
+function haloText(context, text, x, y, { size = 12, colour = "#fff", halo = "rgba(0,0,0,.75)", align = "left" } = {}) {
+  context.font = `600 ${size}px system-ui, sans-serif`;
+  context.textAlign = align;
+  context.textBaseline = "middle";
+  context.lineJoin = "round";
+  context.lineWidth = 3;
+  context.strokeStyle = halo;
+  context.strokeText(text, x, y);
+  context.fillStyle = colour;
+  context.fillText(text, x, y);
+}
+
+// ---------------------------------------------------------------- colour maps that colour-blind readers can order (matplotlib's tables)
+const unpackMap = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+const CIVIDIS = unpackMap("ACJOACNPACRRACVTACVUACZWACdYAChZAChbACldACpfACphACtiACxkACxmAC1oAC5qAC5sAC9tADBvADBwADFwADFxATJxBTNxCDNwDDRwDzVwEjVwFDZwFjdwGDdvGjhvHDlvHjpvIDpvITtuIzxuJDxuJj1uJz5uKT9uKj9tK0BtLUFtLkFtL0JtMUNtMkNtM0RtNEVsNUVsNkZsOEdsOUhsOkhsO0lsPEpsPUpsPktsP0xsQExsQU1sQk5sQ05sRE9sRVBsRlFsR1FsSFJsSVNsSlNsS1RsTFVsTVVsTlZsT1dsUFdsUVhtUlltU1ptVFptVVttVVxtVlxtV11tWF5tWV5uWl9uW2BuXGFuXWFuXmJuXmNvX2NvYGRvYWVvYmVvY2ZwZGdwZWhwZWhwZmlwZ2pxaGpxaWtxamxxa21ybG1ybG5ybW9ybm9zb3BzcHFzcXJ0cnJ0cnN0c3R1dHR1dXV1dnZ2d3d2d3d3eHh3eXl3enp4e3p4fHt4fXx4fnx4fn14f354gH94gX94goB5g4F5hIJ5hYJ5hoN5h4R4iIV4iYV4ioZ4i4d4jIh4jYh4jol4j4p4kIt4kYt4kox4ko14k454lI53lY93lpB3l5F3mJJ3mZJ3mpN2m5R2nJV2nZV2npZ2n5d1oJh1oZl1opl1o5p0pJt0pZx0ppx0p51zqJ5zqZ9zqqBzq6ByrKFyraJyrqNxr6RxsKVxsaVws6ZwtKdvtahvtqlvt6luuKpuuattuqxtu61tvK5sva5svq9rv7BrwLFqwbJqwrNpw7NpxLRoxbVoxrZnx7dnyLhmyblly7llzLpkzbtjzrxjz71i0L5i0b9h0sBg08Bf1MFf1cJe1sNd18Rc2cVc2sZb28da3MhZ3chY3slY38pX4MtW4cxV4s1U5M5T5c9S5tBR59FQ6NJP6dNO6tNM69RL7dVK7tZJ79dI8NhG8dlF8tpE89tC9dxB9t0/994++N88+eA6++E4/OI2/eM0/uQ0/uU1/uY2/ug4");   // 256 × RGB
+const VIRIDIS = unpackMap("RAFURAJWRQRXRQVZRgdaRghcRgpdRgteRw1gRw5hRxBjRxFkRxNlSBRnSBZoSBdpSBhqSBpsSBttSBxuSB1vSB9wSCBxSCFzSCN0SCR1SCV2SCZ3SCh4SCl5Ryp6Ryx6Ry17Ry58Ry99RjB+RjJ+RjN/RjSARTWBRTeBRTiCRDmDRDqDRDuEQz2EQz6FQj+FQkCGQkGGQUKHQUSHQEWIQEaIP0eIP0iJPkmJPkqJPkyKPU2KPU6KPE+KPFCLO1GLO1KLOlOLOlSMOVWMOVaMOFiMOFmMN1qMN1uNNlyNNl2NNV6NNV+NNGCNNGGNM2KNM2ONMmSOMmWOMWaOMWeOMWiOMGmOMGqOL2uOL2yOLm2OLm6OLm+OLXCOLXGOLHGOLHKOLHOOK3SOK3WOKnaOKneOKniOKXmOKXqOKXuOKHyOKH2OJ36OJ3+OJ4COJoGOJoKOJoKOJYOOJYSOJYWOJIaOJIeOI4iOI4mOI4qNIouNIoyNIo2NIY6NIY+NIZCNIZGMIJKMIJKMIJOMH5SMH5WLH5aLH5eLH5iLH5mKH5qKHpuKHpyJHp2JH56JH5+IH6CIH6GIH6GHH6KHIKOGIKSGIaWFIaaFIqeFIqiEI6mDJKqDJauCJayCJq2BJ62BKK6AKa9/KrB/LLF+LbJ9LrN8L7R8MbV7MrZ6NLZ5Nbd5N7h4OLl3Orp2O7t1Pbx0P7xzQL1yQr5xRL9wRsBvSMFuSsFtTMJsTsNrUMRqUsVpVMVoVsZnWMdlWshkXMhjXsliYMpgY8tfZcteZ8xcac1bbM1abs5YcM9Xc9BWddBUd9FTetFRfNJQf9NOgdNNhNRLhtVJidVIi9ZGjtZFkNdDk9dBldhAmNg+m9k8ndk7oNo5oto3pds2qNs0qtwyrdwwsN0vst0ttd4ruN4put4ovd8mwN8lwt8jxeAhyOAgyuEfzeEd0OEc0uIb1eIa2OIZ2uMZ3eMY3+MY4uQY5eQZ5+QZ6uUa7OUb7+Uc8eUd9OYe9uYg+OYh++cj/ecl");   // 256 × RGB
+const TABLES = { cividis: CIVIDIS, viridis: VIRIDIS };
+
+/** "rgb(…)" of a table at 0 … 1. */
+function shade(table, share) {
+  const i = 3 * Math.round(255 * Math.min(Math.max(share, 0), 1));
+  return `rgb(${table[i]},${table[i + 1]},${table[i + 2]})`;
+}
+
+/** The same as one little-endian RGBA number per entry, for filling ImageData through a Uint32Array. */
+function packed(table, opacity = 255) {
+  const out = new Uint32Array(256);
+  for (let i = 0; i < 256; i++) out[i] = ((opacity << 24) | (table[3 * i + 2] << 16) | (table[3 * i + 1] << 8) | table[3 * i]) >>> 0;
+  return out;
+}
+
+/** A colour bar with its two ends. Returns {element, set(low, high)}. */
+function colourBar(table, low, high, format = (v) => v.toFixed(2)) {
+  const stops = Array.from({ length: 9 }, (_, i) => shade(table, i / 8)).join(",");
+  const left = h("span", {}, format(low)), right = h("span", {}, format(high));
+  return { element: h("div", { class: "pxw-bar", "aria-hidden": "true" }, left, h("i", { style: `background:linear-gradient(90deg,${stops})` }), right),
+           set(a, b) { left.textContent = format(a); right.textContent = format(b); } };
+}
+
+/** Okabe and Ito's colours, as in pixcl_nb.plots.class_palette. */
+const PALETTE = ["#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7"];
+
+// ---------------------------------------------------------------- a model without a kernel
+/** Stands in for anywidget's model in an exported page: same names, nothing sent anywhere. */
+function standInModel(state) {
+  const heard = {}, call = (name, ...values) => [...(heard[name] || [])].forEach((f) => f(...values));
+  return {
+    get: (key) => state[key],
+    set(key, value) { if (state[key] !== value) { state[key] = value; call(`change:${key}`, this, value); call("change", this); } },
+    on(name, f) { name.split(" ").forEach((n) => (heard[n] = heard[n] || []).push(f)); },
+    off(name, f) { if (name) heard[name] = (heard[name] || []).filter((g) => f && g !== f); else Object.keys(heard).forEach((n) => delete heard[n]); },
+    save_changes() {},
+    send() {},
+    state,
+  };
+}
+
+/** {"$bytes": "base64"} → DataView, at any depth. */
+function unpackState(value) {
+  if (Array.isArray(value)) return value.map(unpackState);
+  if (value === null || typeof value !== "object") return value;
+  if (typeof value.$bytes === "string") return new DataView(Uint8Array.from(atob(value.$bytes), (c) => c.charCodeAt(0)).buffer);
+  return Object.fromEntries(Object.entries(value).map(([key, inner]) => [key, unpackState(inner)]));
+}
