@@ -48,11 +48,11 @@ def make_encoder(
     raise TypeError(f"encoder: expected a name or a module with .channels and .stride (see create_encoder), got {type(encoder).__name__}")
 
 # %% ../../nbs/19_methods.ipynb #bb6025db
-METHODS = {"moco": "MoCo", "densecl": "DenseCL", "cp2": "CP2", "label_contrast": "LabelContrast"}   # module → class
+METHODS = {"moco": "MoCo", "densecl": "DenseCL", "cp2": "CP2", "label_contrast": "LabelContrast", "auxiliary_contrast": "AuxiliaryContrast"}   # module → class
 
 # %% ../../nbs/19_methods.ipynb #dfbed566
 def create_method(
-    name:str, # "moco" | "densecl" | "cp2" | "label_contrast"
+    name:str, # "moco" | "densecl" | "cp2" | "label_contrast" | "auxiliary_contrast"
     encoder="pixcl_tiny", # a name, or a module with .channels and .stride
     seed:int=None, # of the first weights and the first queue; None = torch's generator as it stands
     **config # settings of the method; an unknown one is an error that lists those there are
