@@ -1,5 +1,6 @@
 "pixcl_nb.streaming: kernels against full matrices, tiles against all pairs, memory, precision."
 import itertools
+import os
 import subprocess
 import sys
 
@@ -8,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from pixcl_nb.streaming import (BITS, ClassTail, PairTiles, contrast_per_pair, contrast_shared, log_sum_exp_loss, logit_bound, pair_log_sum_exp,
-                                panel_height, push_pairs, sort_by, stream_rows, streamed, wide)
+                                panel_height, push_pairs, sort_by, stream_rows, streamed, use_backend, wide)
 
 
 def unit(n, d=8, dtype=torch.float64): return F.normalize(torch.randn(n, d, dtype=dtype), dim=1)
@@ -135,3 +136,74 @@ def test_cuda_equals_cpu(form):
         loss.backward()
         results.append((loss.detach().cpu(), x.grad.cpu()))
     for a, b in zip(*results): torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
+# ---- Triton ---------------------------------------------------------------------------------------------------------
+
+has_triton = pytest.mark.skipif(not __import__("importlib").util.find_spec("triton"), reason="needs triton")
+
+def both_backends(compute):
+    "What `compute` returns with the torch path and with the kernels."
+    with use_backend("torch"): expected = compute()
+    with use_backend("triton"): return list(zip(compute(), expected))
+
+def check_kernels(device, n=150):
+    "Every relation, the tail, the extra logit and every form of pixel_contrast, values and gradients, kernels against the torch path."
+    from pixcl_nb.losses import FORMS, pixel_contrast
+    torch.manual_seed(3)
+    agree = lambda pairs, what: [torch.testing.assert_close(a, b, rtol=2e-4, atol=2e-5, msg=lambda m: f"{what}: {m}") for a, b in pairs]
+    y, g = torch.randint(0, 5, (n,), device=device), torch.randint(0, 4, (n,), device=device)
+    f, w = F.normalize(torch.randn(n, 20, device=device), dim=1), torch.rand(n, device=device)
+    for pairs, scope, bag, temperature in itertools.product(["all", "same", "different"], ["any", "same image", "other image"], [y * 0, g // 2], [.1, .01]):
+        tiles = PairTiles(y, g, bag, pairs, scope)
+        L = pair_log_sum_exp(f, tiles, temperature, True)
+        def sums():
+            G, used = torch.zeros_like(f), w * L.isfinite()
+            push_pairs(G, f, tiles, L, used, temperature, True)
+            return pair_log_sum_exp(f, tiles, temperature, True), G * temperature
+        agree(both_backends(sums), (pairs, scope, temperature))
+    extra, c = torch.randn(n, device=device), F.normalize(torch.randn(70, 20, device=device), dim=1)
+    agree(both_backends(lambda: stream_rows(f, c, extra, w, .07, True, True)), "extra")
+    tail = ClassTail(y.sort().values - 2, torch.randint(-2, 4, (30,), device=device).sort().values)
+    agree(both_backends(lambda: stream_rows(f, c, None, w, .07, True, True, tail)), "tail")
+    labels = torch.randint(0, 3, (4, n // 4), device=device)
+    labels[0, :9], labels[3] = 255, 255
+    for form in FORMS:
+        def loss():
+            a, b = (F.normalize(torch.randn(4, n // 4, 20, generator=torch.Generator().manual_seed(s)), dim=2).to(device).requires_grad_() for s in (0, 1))
+            other = ((b, b.flip(0)), (labels, labels.flip(0))) if form == "paper_cross" else (b.flip(0), labels.flip(0)) if form == "released_cross" else (b, labels)
+            value = pixel_contrast(a, labels, *other, form=form)
+            value.backward()
+            return value.detach(), a.grad, b.grad
+        agree(both_backends(loss), form)
+
+@has_triton
+def test_kernels_equal_the_torch_path_in_the_interpreter():
+    run = subprocess.run([sys.executable, "-W", "ignore", __file__], capture_output=True, text=True, timeout=300, env=os.environ | {"TRITON_INTERPRET": "1"})
+    assert run.returncode == 0 and "kernels agree" in run.stdout, run.stderr[-3000:]
+
+@has_triton
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("n", [150, 5000])
+def test_kernels_equal_the_torch_path_on_a_gpu(n): check_kernels("cuda", n)
+
+def test_auto_is_the_torch_path():
+    "The kernels have not been measured; until they have, nothing but an explicit wish may choose them."
+    from pixcl_nb.streaming import fused
+    assert fused(torch.zeros(3, 4)) is None
+    with use_backend("torch"): assert fused(torch.zeros(3, 4)) is None
+
+@has_triton
+def test_a_wish_that_cannot_be_met_is_named():
+    with use_backend("triton"), pytest.raises(ValueError, match="backend: 'triton' needs CUDA, the rows are on cpu"): pair_log_sum_exp(torch.zeros(3, 4), None, 1., True)
+    with pytest.raises(ValueError, match="backend: unknown name 'cuda'"):
+        with use_backend("cuda"): pass
+    with use_backend("auto"): pass
+
+if __name__ == "__main__":
+    check_kernels("cpu")
+    from pixcl_nb.streaming import fused
+    with use_backend("triton"):
+        for rows in (torch.zeros(3, 4).double(), torch.zeros(3, 513)):
+            with pytest.raises(ValueError, match="backend: 'triton' takes float32 rows of at most 512 channels"): fused(rows)
+    print("kernels agree")
