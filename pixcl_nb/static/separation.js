@@ -105,7 +105,7 @@ function render({ model, el }) {
   picture.element.tabIndex = 0;
   picture.element.setAttribute("role", "application");
   const plots = [0, 1].map((n) => {
-    const canvas = h("canvas", { "aria-hidden": "true" }), element = h("div", { class: "plot", "data-plot": n, tabindex: 0, role: "slider", "aria-label": n ? "Threshold of the second features" : "Threshold", "aria-valuemin": -1, "aria-valuemax": 1 }, canvas);
+    const canvas = h("canvas", { "aria-hidden": "true" }), element = h("div", { class: "plot", "data-plot": n, tabindex: 0, role: "slider", "aria-label": n ? "Threshold line in the histogram of the second features" : "Threshold line in the histogram", "aria-valuemin": -1, "aria-valuemax": 1 }, canvas);
     const caption = h("div", { class: "pxw-caption" }), read = h("div", { class: "read" });
     return { canvas, element, caption, read, panel: h("div", { class: "pxw-panel" }, caption, element, read) };
   });

@@ -6,7 +6,7 @@
 __all__ = ['STATE_LIMIT', 'PAGE', 'check_state_size', 'quantise', 'dequantise', 'picture_uri', 'uri_picture', 'check_fit',
            'read_static', 'front_end', 'plain_state', 'page', 'PixelWidget']
 
-# %% ../../nbs/12_widgets.ipynb #65016ffc
+# %% ../../nbs/12_widgets.ipynb #7a0d2fda
 import base64
 import html
 import io
@@ -25,10 +25,10 @@ from PIL import Image
 from ..checks import atomic_write, check_finite, check_name, check_range, check_tensor
 from ..plots import figure_to_png, to_picture
 
-# %% ../../nbs/12_widgets.ipynb #9ea2fa3e
+# %% ../../nbs/12_widgets.ipynb #073842ab
 STATE_LIMIT = 2**32     # bytes: what a browser's buffers and our messages can address
 
-# %% ../../nbs/12_widgets.ipynb #debbf8e2
+# %% ../../nbs/12_widgets.ipynb #38264853
 def check_state_size(
     **sizes # bytes of each part that will travel, by argument name
 )->int:
@@ -40,7 +40,7 @@ def check_state_size(
                          "pool the maps (F.avg_pool2d), reduce channels (PCA), or show fewer of them")
     return total
 
-# %% ../../nbs/12_widgets.ipynb #0bf41196
+# %% ../../nbs/12_widgets.ipynb #a55c06ab
 def quantise(
     name:str, # the argument's name, for messages
     features # (C, h, w) or (1, C, h, w) float
@@ -55,7 +55,7 @@ def quantise(
     scale = float(cells.abs().max()) / 127 or 1.
     return dict(data=(cells / scale).round().to(torch.int8).contiguous().numpy().tobytes(), scale=scale, rows=rows, columns=columns, channels=channels)
 
-# %% ../../nbs/12_widgets.ipynb #323da0c2
+# %% ../../nbs/12_widgets.ipynb #46b9519e
 def dequantise(
     packed:dict # from `quantise`
 ): # (C, h, w) float32; vectors of length 1 up to rounding
@@ -63,7 +63,7 @@ def dequantise(
     cells = torch.from_numpy(np.frombuffer(packed["data"], np.int8).copy()).float() * packed["scale"]
     return cells.reshape(packed["rows"], packed["columns"], packed["channels"]).permute(2, 0, 1).contiguous()
 
-# %% ../../nbs/12_widgets.ipynb #45b88296
+# %% ../../nbs/12_widgets.ipynb #fbe584a0
 def picture_uri(
     name:str, # the argument's name, for messages
     image # (3, H, W) or (1, 3, H, W): uint8, float in 0…1, or float normalised with the ImageNet mean and deviation
@@ -75,14 +75,14 @@ def picture_uri(
     Image.fromarray((picture[0] * 255).round().astype(np.uint8)).save(buffer, "png")
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
-# %% ../../nbs/12_widgets.ipynb #d483fe4e
+# %% ../../nbs/12_widgets.ipynb #4e7f8eb4
 def uri_picture(
     uri:str # from `picture_uri`
 ): # uint8 (H, W, 3) numpy
     "The picture inside a data: address."
     return np.array(Image.open(io.BytesIO(base64.b64decode(uri.split(",", 1)[1]))).convert("RGB"))
 
-# %% ../../nbs/12_widgets.ipynb #8294bde6
+# %% ../../nbs/12_widgets.ipynb #eb948e3a
 def check_fit(
     name:str, # of the map
     grid, # (rows, columns) of the map
@@ -97,7 +97,7 @@ def check_fit(
     if smallest > largest: raise ValueError(f"{name}: {rows}×{columns} cells do not fit {image_name} of {height}×{width} pixels "
                                             f"(a cell would be {down:.3g} high and {across:.3g} wide); is this the map of another image, or transposed?")
 
-# %% ../../nbs/12_widgets.ipynb #d9c6a066
+# %% ../../nbs/12_widgets.ipynb #fd573df1
 def read_static(
     name:str # e.g. "common.js"
 )->str:
@@ -105,7 +105,7 @@ def read_static(
     file = files("pixcl_nb") / "static" / name
     return file.read_text(encoding="utf-8") if file.is_file() else ""
 
-# %% ../../nbs/12_widgets.ipynb #9ffa0278
+# %% ../../nbs/12_widgets.ipynb #d1434e81
 def front_end(
     script:str # name of a pair static/<name>.js, static/<name>.css; or JavaScript itself (anything with a line break)
 ): # the ES module, its style sheet
@@ -115,7 +115,7 @@ def front_end(
     style = "" if "\n" in script else read_static(f"{script}.css")
     return read_static("common.js") + "\n" + code, read_static("common.css") + "\n" + style
 
-# %% ../../nbs/12_widgets.ipynb #28e4f49b
+# %% ../../nbs/12_widgets.ipynb #0a5164c9
 def plain_state(
     value # anything a trait may hold
 ):
@@ -126,7 +126,7 @@ def plain_state(
     if isinstance(value, float) and not math.isfinite(value): return None
     return value
 
-# %% ../../nbs/12_widgets.ipynb #bd728567
+# %% ../../nbs/12_widgets.ipynb #c780f6f3
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>{title}</title>
 <style>{style}
@@ -140,14 +140,14 @@ const model = standInModel(unpackState(JSON.parse(document.getElementById("state
 const el = document.getElementById("widget");
 const paint = () => document.documentElement.classList.toggle("dark", el.querySelector(".pxw")?.dataset.theme === "dark");
 new MutationObserver(paint).observe(el, {{ subtree: true, childList: true, attributes: true, attributeFilter: ["data-theme"] }});
-window.pixcl = {{ model, started: performance.now() }};
+window.pixcl = {{ model, render: widget.render, started: performance.now() }};
 if (widget.initialize) await widget.initialize({{ model }});
 await widget.render({{ model, el }});
 window.pixcl.shown = performance.now();
 </script></body></html>
 """
 
-# %% ../../nbs/12_widgets.ipynb #20059018
+# %% ../../nbs/12_widgets.ipynb #cb0dabec
 def page(
     script:str, # an ES module with one `export default`
     style:str, # CSS
@@ -161,7 +161,7 @@ def page(
     return PAGE.format(title=html.escape(title), style=style.replace("</style", "<\\/style"), script=safe(script),
                        state=json.dumps(plain_state(state), allow_nan=False, separators=(",", ":")).replace("<", "\\u003c"))
 
-# %% ../../nbs/12_widgets.ipynb #612cabdf
+# %% ../../nbs/12_widgets.ipynb #463a612c
 class PixelWidget(anywidget.AnyWidget):
     "Base of the widgets. A subclass sets `script`, has synced traits, and draws `picture()`."
     script = None                                                            # static/<script>.js and .css, or JavaScript itself

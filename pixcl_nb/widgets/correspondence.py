@@ -6,7 +6,7 @@
 __all__ = ['pack_map', 'encode_layer', 'is_pair', 'as_layers', 'grid_truth', 'disparity_truth', 'view_truth', 'as_truth',
            'CorrespondenceExplorer']
 
-# %% ../../nbs/13_correspondence.ipynb #a72f1646
+# %% ../../nbs/13_correspondence.ipynb #f12b355d
 import math
 
 import numpy as np
@@ -19,7 +19,7 @@ from ..matching import encode_images, geometric_positions, view_size
 from ..plots import new_figure, to_picture
 from .base import PixelWidget, check_fit, check_state_size, dequantise, picture_uri, quantise, uri_picture
 
-# %% ../../nbs/13_correspondence.ipynb #eeda43b7
+# %% ../../nbs/13_correspondence.ipynb #252d5543
 def pack_map(
     name:str, # the argument's name, for messages
     features, # (C, h, w) float
@@ -32,7 +32,7 @@ def pack_map(
     if step is None: check_fit(name, grid, size), (step := (size[0] / grid[0], size[1] / grid[1]))
     return {**packed, "down": step[0] / size[0], "across": step[1] / size[1]}
 
-# %% ../../nbs/13_correspondence.ipynb #3933eeb3
+# %% ../../nbs/13_correspondence.ipynb #9a15241c
 def encode_layer(
     encoder, # a module with `.stride`, or a method that has one as `.encoder`
     images, # two uint8 (3, H, W)
@@ -46,10 +46,10 @@ def encode_layer(
         packed.append(pack_map(f"the encoder's map of {name}", found.features, tuple(image.shape[-2:]), step))
     return packed
 
-# %% ../../nbs/13_correspondence.ipynb #7426bd31
+# %% ../../nbs/13_correspondence.ipynb #37263469
 def is_pair(value): "Two feature maps?"; return isinstance(value, (tuple, list)) and len(value) == 2 and all(torch.is_tensor(part) for part in value)
 
-# %% ../../nbs/13_correspondence.ipynb #c3ecbb48
+# %% ../../nbs/13_correspondence.ipynb #e575e716
 def as_layers(
     images, # the two images
     features, # (features_a, features_b) | an encoder or method | a dictionary name -> either
@@ -68,17 +68,19 @@ def as_layers(
         layers.append(dict(name=str(name), a=a, b=b))
     return layers
 
-# %% ../../nbs/13_correspondence.ipynb #a2c05026
+# %% ../../nbs/13_correspondence.ipynb #4de149ee
 def grid_truth(
     places, # (h, w, 2) float: (x, y) as shares of image b at the centres of an h×w grid over image a; NaN = unknown
     slope=(0., 0.) # change of a place (x, y) with the pixel's own (x, y), inside a grid cell
 )->dict:
     "True places known on a grid. `ValueError` if none is."
-    if not places.isfinite().any(): raise ValueError("truth: no place is known (all NaN); the two images may not overlap")
+    known = places.isfinite().all(-1)
+    places = places.masked_fill(~known[..., None], float("nan"))
+    if not known.any(): raise ValueError("truth: no place is known (all NaN); the two images may not overlap")
     rows, columns = places.shape[:2]
     return dict(grid=places.float().contiguous().numpy().tobytes(), rows=rows, columns=columns, down=1 / rows, across=1 / columns, slope_x=float(slope[0]), slope_y=float(slope[1]))
 
-# %% ../../nbs/13_correspondence.ipynb #e7a930e6
+# %% ../../nbs/13_correspondence.ipynb #48f583fd
 def disparity_truth(
     disparity, # (H, W) float pixels: a pixel at x is at x − disparity in image b; NaN = unknown
     size_b # (height, width) of image b
@@ -90,7 +92,7 @@ def disparity_truth(
     places[(places[..., 0] < 0) | (places[..., 0] >= 1)] = float("nan")
     return {**grid_truth(places, (width / size_b[1], height / size_b[0])), "down": step / height, "across": step / width}
 
-# %% ../../nbs/13_correspondence.ipynb #610d0906
+# %% ../../nbs/13_correspondence.ipynb #a1a4c6bd
 def view_truth(
     view_a, # a `View` of one image
     view_b # another of the same image
@@ -104,7 +106,7 @@ def view_truth(
     (_, _, wide_a, high_a), (_, _, wide_b, high_b) = view_a.box[0].tolist(), view_b.box[0].tolist()
     return grid_truth(there / torch.tensor([size_b[1], size_b[0]]), (flip * wide_a / wide_b, high_a / high_b))
 
-# %% ../../nbs/13_correspondence.ipynb #5d0edc01
+# %% ../../nbs/13_correspondence.ipynb #ebf67433
 def as_truth(
     truth, # None | (H, W) disparity | (2, h, w) places (x, y) in pixels of b | (points_a, points_b) | (view_a, view_b)
     size_a, # (height, width) of image a
@@ -130,7 +132,7 @@ def as_truth(
     shares = torch.cat([a / torch.tensor([size_a[1], size_a[0]]), b / torch.tensor([size_b[1], size_b[0]])], 1)[known]
     return dict(points=shares.float().contiguous().numpy().tobytes())
 
-# %% ../../nbs/13_correspondence.ipynb #6faae3da
+# %% ../../nbs/13_correspondence.ipynb #a65fe3b6
 class CorrespondenceExplorer(PixelWidget):
     """Point at a pixel of one image and see where its vector is found in the other. `features_a`, `features_b`: maps (C, h, w); or give
     `encoder=`, or a dictionary name → encoder or (features_a, features_b). `ValueError` names an argument that does not fit."""
