@@ -8,7 +8,7 @@ __all__ = ['BITS', 'SAFE_LOGIT', 'BACKENDS', 'BACKEND', 'wide', 'full_precision'
            'sort_by', 'PairTiles', 'tile_logits', 'hide', 'sides', 'pair_log_sum_exp', 'add_pull', 'push_pairs',
            'pull_classes', 'contrast_shared', 'pull_pairs', 'contrast_per_pair', 'StreamedContrast', 'streamed']
 
-# %% ../nbs/07_streaming.ipynb #c87381ad
+# %% ../nbs/07_streaming.ipynb #e77a4f51
 import math
 from contextlib import contextmanager
 
@@ -17,7 +17,7 @@ from torch.autograd.function import once_differentiable
 
 from .checks import check_name
 
-# %% ../nbs/07_streaming.ipynb #919956d1
+# %% ../nbs/07_streaming.ipynb #9c5bcfe7
 def wide(
     *tensors # float tensors (None is passed through)
 ):
@@ -25,18 +25,18 @@ def wide(
     dtype = torch.float64 if any(t is not None and t.dtype == torch.float64 for t in tensors) else torch.float32
     return [None if t is None else t.to(dtype) for t in tensors]
 
-# %% ../nbs/07_streaming.ipynb #81a52b35
+# %% ../nbs/07_streaming.ipynb #f9ca9a6f
 def full_precision(
     tensor # decides the device
 ):
     "A context in which autocast does not touch matrix products: logits near 1/temperature must not be rounded to bf16."
     return torch.autocast(tensor.device.type, enabled=False)
 
-# %% ../nbs/07_streaming.ipynb #a4e18ca0
+# %% ../nbs/07_streaming.ipynb #b8993917
 BITS = math.log2(math.e)      # e^s = 2^(s·BITS): logits are kept in bits where that helps, because exp2() is several times faster than exp() on a CPU
 SAFE_LOGIT = {torch.float32: 35., torch.float64: 300.}   # up to here exp() needs no shift: e^35 = 2e15, and a million of them still fit
 
-# %% ../nbs/07_streaming.ipynb #ce21a446
+# %% ../nbs/07_streaming.ipynb #dc9fb01e
 def logit_bound(
     rows, # (n, D)
     columns, # (K, D)
@@ -46,7 +46,7 @@ def logit_bound(
     longest = lambda x: float(torch.linalg.vector_norm(x, dim=1).max()) if len(x) else 0.
     return longest(rows) * longest(columns) / temperature
 
-# %% ../nbs/07_streaming.ipynb #b66bd08f
+# %% ../nbs/07_streaming.ipynb #4356557d
 def panel_height(
     width:int, # columns of the panel
     device, # a CPU wants panels that stay in its cache, a GPU large ones
@@ -56,7 +56,7 @@ def panel_height(
     budget = 2**21 if device.type == "cpu" else 2**26
     return int(chunk) if chunk else max(64, min(2048, budget // max(1, width) // 64 * 64))
 
-# %% ../nbs/07_streaming.ipynb #b2cb8f64
+# %% ../nbs/07_streaming.ipynb #778339db
 BACKENDS, BACKEND = ["auto", "torch", "triton"], {"name": "auto"}
 
 @contextmanager
@@ -68,7 +68,7 @@ def use_backend(
     try: yield
     finally: BACKEND["name"] = before
 
-# %% ../nbs/07_streaming.ipynb #2feca1ad
+# %% ../nbs/07_streaming.ipynb #1a47d103
 def fused(
     rows # (n, D), decides whether the kernels can be used
 ):
@@ -81,7 +81,7 @@ def fused(
         raise ValueError(f"backend: 'triton' takes float32 rows of at most {kernels.LONGEST_ROW} channels, got {rows.dtype} with {rows.shape[1]}; use backend 'torch'")
     return kernels
 
-# %% ../nbs/07_streaming.ipynb #2ed14165
+# %% ../nbs/07_streaming.ipynb #bda06998
 class ClassTail:
     """The last columns are seen only by rows of their own class (the paired image of `paper_cross`).
     Rows and tail are sorted by class, so what a block of rows sees of the tail is one slice."""
@@ -94,7 +94,7 @@ class ClassTail:
         start, stop = int(torch.searchsorted(y_tail, y[0])), int(torch.searchsorted(y_tail, y[-1], right=True))
         return start, stop, y[:, None] != y_tail[start:stop]
 
-# %% ../nbs/07_streaming.ipynb #31fb8069
+# %% ../nbs/07_streaming.ipynb #cb96fe67
 def seen_columns(
     count:int, # K
     width:int, # how many at a time
@@ -107,7 +107,7 @@ def seen_columns(
     start, stop, hidden = tail.seen(block.start, block.stop)
     return [([slice(0, head), slice(head + start, head + stop)], hidden)]
 
-# %% ../nbs/07_streaming.ipynb #ef029398
+# %% ../nbs/07_streaming.ipynb #f948d209
 def exponentials(
     r, # (b, D) rows, times BITS/τ
     c, # (m, D) columns
@@ -123,7 +123,7 @@ def exponentials(
     shift = E.amax(1) if own is None else torch.maximum(E.amax(1), own)
     return E.sub_(shift[:, None]).exp2_(), shift
 
-# %% ../nbs/07_streaming.ipynb #a1fa603f
+# %% ../nbs/07_streaming.ipynb #0c6a9f87
 def stream_rows(
     rows, # (n, D) r_i
     columns, # (K, D) c_k
@@ -161,7 +161,7 @@ def stream_rows(
             d_columns[part].addmm_(E_part.T, r_weighted)
     return L, d_rows, d_columns
 
-# %% ../nbs/07_streaming.ipynb #c53935cb
+# %% ../nbs/07_streaming.ipynb #4b59be21
 class WeightedLogSumExp(torch.autograd.Function):
     "Σ_i w_i log(e^extra_i + Σ_k e^(r_i·c_k/τ)); its gradient is formed in the forward, where the exponentials are at hand."
     @staticmethod
@@ -177,7 +177,7 @@ class WeightedLogSumExp(torch.autograd.Function):
     def backward(ctx, gradient):
         return *(None if d is None else d * gradient for d in ctx.saved_tensors), None, None, None, None
 
-# %% ../nbs/07_streaming.ipynb #fab7a586
+# %% ../nbs/07_streaming.ipynb #b885dd14
 @torch.compiler.disable
 def log_sum_exp_loss(
     rows, # (n, D) float32 or float64
@@ -192,7 +192,7 @@ def log_sum_exp_loss(
     if not torch.is_grad_enabled(): rows, columns, extra = rows.detach(), columns.detach(), None if extra is None else extra.detach()
     with full_precision(rows): return WeightedLogSumExp.apply(rows, columns, extra, weights, temperature, tail, chunk)
 
-# %% ../nbs/07_streaming.ipynb #5ed83c57
+# %% ../nbs/07_streaming.ipynb #d557743e
 def sort_by(
     *keys # (n,) integers, the most significant first
 ):
@@ -201,7 +201,7 @@ def sort_by(
     for key in reversed(keys[:-1]): order = order[torch.argsort(key[order], stable=True)]
     return order
 
-# %% ../nbs/07_streaming.ipynb #c2f58ef9
+# %% ../nbs/07_streaming.ipynb #14789639
 class PairTiles:
     """Every pair i ≠ j of a relation, as tiles of the rows sorted by class. A tile off the diagonal comes once and speaks for its
     transpose too; a tile on the diagonal holds both (i, j) and (j, i).
@@ -247,7 +247,7 @@ class PairTiles:
                     kind = self.kind(I, J)
                     if kind != "none": yield slice(*I), slice(*J), self.hidden(I, J) if kind == "some" else None
 
-# %% ../nbs/07_streaming.ipynb #fe4ec36b
+# %% ../nbs/07_streaming.ipynb #abe7da7d
 def tile_logits(
     F, # (n, D) sorted rows
     I, # slice of rows
@@ -260,7 +260,7 @@ def tile_logits(
     S = buffer[:len(f_I) * len(f_J)].view(len(f_I), len(f_J))
     return torch.addmm(S, f_I, f_J.T, beta=0, alpha=scale, out=S)
 
-# %% ../nbs/07_streaming.ipynb #ef1ef4d7
+# %% ../nbs/07_streaming.ipynb #51c3cc04
 def hide(
     S, # (b, b') changed in place
     hidden, # (b, b') bool or None
@@ -269,7 +269,7 @@ def hide(
     "S with its hidden places filled."
     return S if hidden is None else S.masked_fill_(hidden, fill)
 
-# %% ../nbs/07_streaming.ipynb #896db786
+# %% ../nbs/07_streaming.ipynb #b30f9ee7
 def sides(
     I, J, # the slices of a tile
     values # (n,) one number a row
@@ -277,7 +277,7 @@ def sides(
     "A tile's rows and, off the diagonal, its columns: (slice, their values ready to broadcast over the tile, axis to sum over)."
     return [(I, values[I, None], 1)] + ([(J, values[J], 0)] if I != J else [])
 
-# %% ../nbs/07_streaming.ipynb #77b2cbb7
+# %% ../nbs/07_streaming.ipynb #56c7dd74
 def pair_log_sum_exp(
     F, # (n, D) rows
     tiles:PairTiles, # the relation
@@ -298,7 +298,7 @@ def pair_log_sum_exp(
             else: L[K] += E.sum(axis)
     return tiles.restored(L if careful else L.log())
 
-# %% ../nbs/07_streaming.ipynb #9dbc5b39
+# %% ../nbs/07_streaming.ipynb #bb56f036
 def add_pull(
     G, # (n, D) gradient, added to
     F, # (n, D) rows
@@ -310,7 +310,7 @@ def add_pull(
     G[I].addmm_(W, F[J], alpha=scale)
     if I != J: G[J].addmm_(W.T, F[I], alpha=scale)
 
-# %% ../nbs/07_streaming.ipynb #734166a2
+# %% ../nbs/07_streaming.ipynb #d054bc94
 def push_pairs(
     G, # (n, D) gradient, added to
     F, # (n, D) rows
@@ -325,15 +325,15 @@ def push_pairs(
     if kernels: return kernels.push_pairs(G, F, tiles, L, weights, temperature)
     F, w, L = tiles.sorted(F), tiles.sorted(weights), tiles.sorted(L.masked_fill(weights == 0, math.inf))
     inner = G if tiles.order is None else torch.zeros_like(G)
-    c, buffer = w * (-L).exp(), F.new_empty(tiles.tile**2)
+    c, (buffer, other) = w * (-L).exp(), F.new_empty(2, tiles.tile**2)
     for I, J, hidden in tiles:
         S = tile_logits(F, I, J, (1 if careful else BITS) / temperature, buffer)
         if careful: W = (hide(S, hidden, -math.inf) - L[I, None]).exp() * w[I, None] + (S - L[J]).exp() * w[J]
-        else: W = hide(S.exp2_(), hidden, 0.).mul_(c[I, None] + c[J])
+        else: W = hide(S.exp2_(), hidden, 0.).mul_(torch.add(c[I, None], c[J], out=other[:S.numel()].view(S.shape)))     # a fresh megabyte for every tile costs more than the sum
         add_pull(inner, F, I, J, W, 1 / temperature)
     if tiles.order is not None: G.index_add_(0, tiles.order, inner)
 
-# %% ../nbs/07_streaming.ipynb #534afa59
+# %% ../nbs/07_streaming.ipynb #a67bed7e
 def pull_classes(
     G, # (n, D) gradient, added to; None = value only
     F, # (n, D) rows
@@ -355,7 +355,7 @@ def pull_classes(
         if G is not None: G.add_(scaled, alpha=2 / temperature)
     return value
 
-# %% ../nbs/07_streaming.ipynb #c8e5b2ae
+# %% ../nbs/07_streaming.ipynb #7e5a130e
 def contrast_shared(
     F, # (n, D) rows
     relations, # list of PairTiles whose union is the denominator
@@ -378,31 +378,33 @@ def contrast_shared(
     for tiles in relations if want_gradient else []: push_pairs(G, F, tiles, L, weights, temperature, careful)
     return value, G
 
-# %% ../nbs/07_streaming.ipynb #389097d6
+# %% ../nbs/07_streaming.ipynb #48c0f587
 def pull_pairs(
     G, # (n, D) gradient, added to; None = values only
     F, # (n, D) rows
     tiles:PairTiles, # the positives
     L, # (n,) log-sum-exp of the negatives
     weights, # (n,) what one positive pair of row i counts
-    temperature:float # τ
+    temperature:float, # τ
+    careful:bool # logits may be so large that a sigmoid underflows
 ):
     "The released form's positives, Σ_q softplus(L_p − s_pq): each row's sum, each row's Σ_q sigmoid(L_p − s_pq), and the gradient through s_pq."
     F, w, L = tiles.sorted(F), tiles.sorted(weights), tiles.sorted(L)
-    inner, buffer = None if G is None else torch.zeros_like(F), F.new_empty(tiles.tile**2)
+    inner, (buffer, *spare) = None if G is None else torch.zeros_like(F), F.new_empty(4, tiles.tile**2)
     values, pulls = torch.zeros_like(L), torch.zeros_like(L)
     for I, J, hidden in tiles:
-        S, W = hide(tile_logits(F, I, J, 1 / temperature, buffer), hidden, math.inf), 0.
-        for K, L_K, axis in sides(I, J, L):
-            values[K] -= torch.nn.functional.logsigmoid(S - L_K).sum(axis)
-            sigmoid = torch.sigmoid(L_K - S)
-            pulls[K] += sigmoid.sum(axis)
-            W = W + sigmoid.mul_(w[K].unsqueeze(axis))
+        S, W = hide(tile_logits(F, I, J, 1 / temperature, buffer), hidden, math.inf), None
+        x, *sigmoids = (part[:S.numel()].view(S.shape) for part in spare)
+        for (K, L_K, axis), sigmoid in zip(sides(I, J, L), sigmoids):
+            torch.sub(S, L_K, out=x)
+            values[K] -= (torch.nn.functional.logsigmoid(x) if careful else torch.sigmoid(x, out=sigmoid).log_()).sum(axis)
+            pulls[K] += torch.sigmoid(x.neg_(), out=sigmoid).sum(axis)
+            W = sigmoid.mul_(w[K].unsqueeze(axis)) if W is None else W.add_(sigmoid.mul_(w[K].unsqueeze(axis)))
         if G is not None: add_pull(inner, F, I, J, W + W.T if I == J else W, -1 / temperature)
     if G is not None: G.index_add_(0, torch.arange(len(F), device=F.device) if tiles.order is None else tiles.order, inner)
     return tiles.restored(values), tiles.restored(pulls)
 
-# %% ../nbs/07_streaming.ipynb #a3127a7d
+# %% ../nbs/07_streaming.ipynb #9c0a6dec
 def contrast_per_pair(
     F, # (n, D) rows
     positives:PairTiles, # pairs that attract
@@ -416,7 +418,7 @@ def contrast_per_pair(
     careful, s_self = not logit_bound(F, F, temperature) <= SAFE_LOGIT[F.dtype], F.square().sum(1) / temperature
     L = pair_log_sum_exp(F, negatives, temperature, careful)
     G = torch.zeros_like(F) if want_gradient else None
-    values, pulls = pull_pairs(G, F, positives, L, weights, temperature)
+    values, pulls = pull_pairs(G, F, positives, L, weights, temperature, careful)
     if self_pairs:
         values -= torch.nn.functional.logsigmoid(s_self - L)
         sigmoid = torch.sigmoid(L - s_self)
@@ -425,7 +427,7 @@ def contrast_per_pair(
     if want_gradient: push_pairs(G, F, negatives, L, weights * pulls, temperature, careful)
     return (weights * values).sum(), G
 
-# %% ../nbs/07_streaming.ipynb #71aea7d8
+# %% ../nbs/07_streaming.ipynb #58904e23
 class StreamedContrast(torch.autograd.Function):
     "A value and gradient computed together in the forward; the backward only scales."
     @staticmethod
@@ -438,7 +440,7 @@ class StreamedContrast(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, gradient): return ctx.saved_tensors[0] * gradient, None
 
-# %% ../nbs/07_streaming.ipynb #f1dc6866
+# %% ../nbs/07_streaming.ipynb #b184634d
 @torch.compiler.disable
 def streamed(
     rows, # (n, D) rows with or without gradient

@@ -6,7 +6,7 @@
 __all__ = ['jit', 'LONGEST_ROW', 'PRECISION', 'RELATIONS', 'seen_pairs', 'log_sum_exp_kernel', 'push_kernel', 'block_sizes',
            'column_bounds', 'Relation', 'pair_log_sum_exp', 'push_pairs', 'stream_rows']
 
-# %% ../nbs/07_streaming_triton.ipynb #2bf877c2
+# %% ../nbs/07_streaming_triton.ipynb #5bfd966c
 import math
 
 import torch
@@ -18,10 +18,10 @@ except ImportError:                          # Triton is made for Linux and Wind
     from types import SimpleNamespace
     triton, tl = None, SimpleNamespace(constexpr=None)
 
-# %% ../nbs/07_streaming_triton.ipynb #10d85043
+# %% ../nbs/07_streaming_triton.ipynb #ed5bdbf6
 jit = triton.jit if triton else lambda function: function
 
-# %% ../nbs/07_streaming_triton.ipynb #60ad243e
+# %% ../nbs/07_streaming_triton.ipynb #4d9bc77e
 @jit
 def seen_pairs(i, j, n, K, row_class, column_class, row_image, column_image, row_bag, column_bag, PAIRS: tl.constexpr, MYSELF: tl.constexpr, OTHER_IMAGE: tl.constexpr, BAGS: tl.constexpr):
     "(M, N) bool: which pairs of a tile count."
@@ -37,7 +37,7 @@ def seen_pairs(i, j, n, K, row_class, column_class, row_image, column_image, row
     if BAGS: seen = seen & (tl.load(row_bag + i, mask=row, other=-1)[:, None] == tl.load(column_bag + j, mask=column, other=-2)[None, :])
     return seen
 
-# %% ../nbs/07_streaming_triton.ipynb #169926a5
+# %% ../nbs/07_streaming_triton.ipynb #72e57a2c
 @jit
 def log_sum_exp_kernel(X, C, extra, L, starts, stops, row_class, column_class, row_image, column_image, row_bag, column_bag, n, K, scale,
                        D: tl.constexpr, BD: tl.constexpr, M: tl.constexpr, N: tl.constexpr, EXTRA: tl.constexpr, PAIRS: tl.constexpr, MYSELF: tl.constexpr,
@@ -59,7 +59,7 @@ def log_sum_exp_kernel(X, C, extra, L, starts, stops, row_class, column_class, r
         m = larger
     tl.store(L + i, (m + tl.log2(Z)) / 1.4426950408889634, mask=i < n)
 
-# %% ../nbs/07_streaming_triton.ipynb #f0a91906
+# %% ../nbs/07_streaming_triton.ipynb #b034f0e1
 @jit
 def push_kernel(X, C, G, L_row, w_row, L_column, w_column, starts, stops, row_class, column_class, row_image, column_image, row_bag, column_bag, n, K, scale, out_scale,
                 D: tl.constexpr, BD: tl.constexpr, M: tl.constexpr, N: tl.constexpr, OWN: tl.constexpr, OTHERS: tl.constexpr, PAIRS: tl.constexpr, MYSELF: tl.constexpr,
@@ -83,19 +83,19 @@ def push_kernel(X, C, G, L_row, w_row, L_column, w_column, starts, stops, row_cl
         pull += tl.dot(W, c, input_precision=PRECISION)
     tl.store(G + place, tl.load(G + place, mask=inside, other=0.) + pull * out_scale, mask=inside)
 
-# %% ../nbs/07_streaming_triton.ipynb #46068cb7
+# %% ../nbs/07_streaming_triton.ipynb #84418f69
 LONGEST_ROW = 512              # channels: beyond, a block of rows no longer fits on the chip
 PRECISION = {"name": None}     # None = "tf32" if torch.backends.cuda.matmul.allow_tf32, else "ieee"; or "ieee" | "tf32x3" | "tf32"
 
 def block_sizes(
     D:int # length of a row
 ):
-    "Constants of a compilation: the padded row, rows and columns of a tile, warps, precision."
+    "Constants of a compilation: the padded row, rows and columns of a tile, how it is run, precision."
     BD = max(16, triton.next_power_of_2(D))
-    M, N = (64, 64) if BD <= 128 else (64, 32) if BD <= 256 else (32, 32)
-    return dict(D=D, BD=BD, M=M, N=N, PRECISION=PRECISION["name"] or ("tf32" if torch.backends.cuda.matmul.allow_tf32 else "ieee"))
+    M, N = (64, 64) if BD <= 64 else (64, 32) if BD <= 256 else (32, 16)
+    return dict(D=D, BD=BD, M=M, N=N, num_stages=2, num_warps=4 if BD <= 64 else 8, PRECISION=PRECISION["name"] or ("tf32" if torch.backends.cuda.matmul.allow_tf32 else "ieee"))
 
-# %% ../nbs/07_streaming_triton.ipynb #c1627514
+# %% ../nbs/07_streaming_triton.ipynb #2a8d5421
 def column_bounds(
     n:int, # rows
     K:int, # columns
@@ -113,7 +113,7 @@ def column_bounds(
     first = torch.arange(blocks, device=device) * M
     return start[run[first]].int(), stop[run[(first + M - 1).clamp(max=n - 1)]].int()
 
-# %% ../nbs/07_streaming_triton.ipynb #2a81ea6d
+# %% ../nbs/07_streaming_triton.ipynb #534c79da
 RELATIONS = {"all": 0, "same": 1, "different": 2, "tail": 3}
 
 class Relation:
@@ -125,7 +125,7 @@ class Relation:
         self.bounds = column_bounds(len(tiles.labels), len(tiles.labels), M, tiles.labels.device, None if tiles.order is None else keys)
         self.constants = dict(PAIRS=RELATIONS[tiles.pairs], MYSELF=True, OTHER_IMAGE=tiles.other_image, BAGS=len(tiles.segments) > 1)
 
-# %% ../nbs/07_streaming_triton.ipynb #ff93d9b6
+# %% ../nbs/07_streaming_triton.ipynb #7a1ca732
 def pair_log_sum_exp(
     F, # (n, D) float32 rows
     tiles, # PairTiles: the relation
@@ -137,7 +137,7 @@ def pair_log_sum_exp(
     log_sum_exp_kernel[(len(relation.bounds[0]),)](F, F, F, L, *relation.bounds, *relation.arrays, len(F), len(F), math.log2(math.e) / temperature, EXTRA=False, **relation.constants, **sizes)
     return tiles.restored(L)
 
-# %% ../nbs/07_streaming_triton.ipynb #75abf71c
+# %% ../nbs/07_streaming_triton.ipynb #55faf4ca
 def push_pairs(
     G, # (n, D) gradient, added to
     F, # (n, D) float32 rows
@@ -154,7 +154,7 @@ def push_pairs(
                                             OWN=True, OTHERS=True, **relation.constants, **sizes)
     if tiles.order is not None: G.index_add_(0, tiles.order, inner)
 
-# %% ../nbs/07_streaming_triton.ipynb #50e466f1
+# %% ../nbs/07_streaming_triton.ipynb #ea910b20
 def stream_rows(rows, columns, extra, weights, temperature:float, want_rows:bool=True, want_columns:bool=False, tail=None):
     "L and the gradients of Σ w_i L_i for rows and for columns, as `streaming.stream_rows`."
     rows, columns, sizes, n, K = rows.contiguous(), columns.contiguous(), block_sizes(rows.shape[1]), len(rows), len(columns)

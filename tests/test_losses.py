@@ -1,6 +1,7 @@
 "pixcl_nb.losses: golden numbers, loops, bad input, edges."
 import itertools
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -213,6 +214,38 @@ def test_runs_under_compile():
     close(a.grad, b.grad, 1e-4, 1e-6)
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("g++"), reason="inductor needs a C++ compiler")
+def test_compiled_by_inductor_gives_the_same():
+    "The code around the loss is compiled, the streaming kernels stay what they are: value and gradient are unchanged."
+    torch.manual_seed(8)
+    y = torch.randint(0, 3, (2, 20))
+    y[0, :4] = 255
+    def step(x, form):
+        f, g = F.normalize(torch.tanh(x) + x, dim=2), F.normalize(x * 2 + 1, dim=2)
+        other = ((g, g.flip(0)), (y, y.flip(0))) if form == "paper_cross" else (g.flip(0), y.flip(0))
+        return pixel_contrast(f, y, *other, form=form) * 3
+    for form in ("supcon", "paper_cross"):
+        torch._dynamo.reset()
+        a, b = (torch.randn(2, 20, 8, generator=torch.Generator().manual_seed(1)).requires_grad_() for _ in range(2))
+        compiled, plain = torch.compile(step)(a, form), step(b, form)
+        compiled.backward(); plain.backward()
+        close(compiled, plain, 1e-5); close(a.grad, b.grad, 1e-4, 1e-6)
+
+
+@pytest.mark.parametrize("form", list(FORMS))
+def test_rows_are_used_as_given(form):
+    "Rows that are not unit length are not normalised: twice the length is a quarter of the temperature."
+    torch.manual_seed(9)
+    f, g, y = torch.randn(2, 12, 5, dtype=torch.float64), torch.randn(2, 12, 5, dtype=torch.float64), torch.randint(0, 3, (2, 12))
+    def value(scale, temperature):
+        a, b = f * scale, g * scale
+        other = ((b, b.flip(0)), (y, y.flip(0))) if form == "paper_cross" else (b.flip(0), y.flip(0)) if form == "released_cross" else (b, y)
+        return pixel_contrast(a, y, *other, form=form, temperature=temperature)
+    close(value(2, 1.), value(1, .25), 1e-12)
+    assert (value(1, 1.) - value(2, 1.)).abs() > 1e-3
+
+
 def test_no_second_derivative_silently():
     f = F.normalize(torch.randn(1, 20, 8), dim=2).requires_grad_()
     gradient, = torch.autograd.grad(pixel_contrast(f, torch.randint(0, 3, (1, 20)), form="supcon"), f, create_graph=True)
@@ -295,17 +328,22 @@ def worker():
     assert world == 2
     torch.manual_seed(7)
     x, y, start = torch.randn(4, 12, 6), torch.randint(0, 3, (4, 12)), torch.randn(6, 5)
-    whole = start.clone().requires_grad_()
-    loss = pixel_contrast(F.normalize(x @ whole, dim=2), y, form="supcon")
-    loss.backward()
-    mine = start.clone().requires_grad_()
-    part = F.normalize(x[2*rank:2*rank+2] @ mine, dim=2)
-    shared = pixel_contrast(gather_rows(part), gather_rows(y[2*rank:2*rank+2]), form="supcon")
-    shared.backward()
-    torch.distributed.all_reduce(mine.grad)
-    close(shared, loss, 1e-6); close(mine.grad / world, whole.grad, 1e-4, 1e-7)
+    x_hat, pair = torch.randn(4, 12, 6), torch.tensor([2, 0, 3, 1])
+    y[3, 4:] = 255
+    def value(f, g, labels, form):
+        other = ((g, g[pair]), (labels, labels[pair])) if form == "paper_cross" else (g[pair], labels[pair]) if form == "released_cross" else (g, labels)
+        return pixel_contrast(f, labels, *other, form=form)
+    own = slice(2*rank, 2*rank + 2)
+    for form in FORMS:
+        whole, mine = (start.clone().requires_grad_() for _ in range(2))
+        loss = value(F.normalize(x @ whole, dim=2), F.normalize(x_hat @ whole, dim=2), y, form)
+        loss.backward()
+        shared = value(*(gather_rows(part) for part in (F.normalize(x[own] @ mine, dim=2), F.normalize(x_hat[own] @ mine, dim=2), y[own])), form)
+        shared.backward()
+        torch.distributed.all_reduce(mine.grad)
+        close(shared, loss, 1e-6); close(mine.grad / world, whole.grad, 1e-4, 1e-6)
     print(f"rank {rank} of {world} agrees", flush=True)
-    del mine, part, shared; gc.collect()
+    del whole, mine, loss, shared; gc.collect()
     torch.distributed.destroy_process_group()
 
 def test_two_processes_equal_one():

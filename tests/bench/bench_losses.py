@@ -1,12 +1,13 @@
 """Seconds and peak memory of the losses, forward + backward, against what people use today.
 
-    python tests/bench/bench_losses.py --quick            # 2-4 minutes on 2 cores
+    python tests/bench/bench_losses.py --quick            # 5 minutes on 2 cores
     python tests/bench/bench_losses.py --out losses.json  # everything up to 65,536 pixels and 128 images
-    python tests/bench/bench_losses.py --device cuda      # larger N
+    python tests/bench/bench_losses.py --device cuda      # up to a million pixels; torch path and Triton kernels side by side
     python tests/bench/bench_losses.py --cpu-time         # one thread, CPU seconds: for a machine others are using
 
-Every case runs in a process of its own (peak = high-water mark of the resident memory above what a warm-up and the data hold, the gradient included; on CUDA max_memory_allocated); the cases of one size
-follow each other in every round, so a busy machine hurts all of them: compare ratios within one run only.
+Every case runs in a process of its own (peak = high-water mark of the resident memory above what a warm-up and the data hold, the gradient included; on CUDA max_memory_allocated). The cases of one size follow
+each other in every round, each round begins with another of them, and the ratio printed is the median over rounds of the ratio within a round: a machine that is busy for a while hurts all of them alike.
+The rate of a plain float32 matrix product is measured in the same run; "of matmul" is the rate at which a loss does its own products of 2·N²·D operations (torch path 2 of them, by symmetry; Triton 3; released 2 and a bit).
 The pytorch-metric-learning row needs `pip install pytorch-metric-learning==2.9.0`; without it the row is skipped.
 """
 import argparse
@@ -39,6 +40,28 @@ def ours_supcon(rows, y):
 def ours_released(rows, y):
     from pixcl_nb.losses import pixel_contrast
     return pixel_contrast(rows[None], y[None], form="released_within", temperature=TAU)
+
+def triton_supcon(rows, y):
+    from pixcl_nb.streaming import use_backend
+    with use_backend("triton"): return ours_supcon(rows, y)
+
+def triton_released(rows, y):
+    from pixcl_nb.streaming import use_backend
+    with use_backend("triton"): return ours_released(rows, y)
+
+def ours_paper(rows, y):
+    "Anchors and contrast are one set of rows here, each with a gradient of its own side."
+    from pixcl_nb.losses import pixel_contrast
+    return pixel_contrast(rows[None], y[None], rows[None], y[None], form="paper_within", temperature=TAU)
+
+def triton_paper(rows, y):
+    from pixcl_nb.streaming import use_backend
+    with use_backend("triton"): return ours_paper(rows, y)
+
+def dense_paper(rows, y):
+    s = rows @ rows.T / TAU
+    same = y[:, None] == y
+    return (s.logsumexp(1) - (s * same).sum(1) / same.sum(1)).mean()
 
 def pml(rows, y):
     from pytorch_metric_learning.losses import SupConLoss
@@ -118,9 +141,11 @@ def checkpoint_densecl(q, k, match, queue):
     L = torch.cat([checkpoint(block, rows, use_reentrant=False) for rows in r.split(196)])
     return (torch.logaddexp(s_pos, L) - s_pos).mean()
 
-CASES = {"supcon": (pixels, dict(ours=ours_supcon, pml=pml, dense=dense_supcon, checkpoint=checkpoint_supcon)),
-         "released_within": (pixels, dict(ours=ours_released, dense=dense_released, steps=released_steps)),
+CASES = {"supcon": (pixels, dict(ours=ours_supcon, triton=triton_supcon, pml=pml, dense=dense_supcon, checkpoint=checkpoint_supcon)),
+         "released_within": (pixels, dict(ours=ours_released, triton=triton_released, dense=dense_released, steps=released_steps)),
+         "paper_within": (pixels, dict(ours=ours_paper, triton=triton_paper, dense=dense_paper)),
          "densecl": (cells, dict(ours=ours_densecl, pattern=pattern_densecl, checkpoint=checkpoint_densecl))}
+PRODUCTS = {("supcon", "ours"): 2, ("supcon", "triton"): 3, ("released_within", "ours"): 2, ("released_within", "triton"): 3, ("paper_within", "ours"): 3, ("paper_within", "triton"): 4}   # of 2·N²·D operations that each does
 MATRICES = dict(pml=12, dense=6, steps=12, pattern=5)      # N×N (or rows × queue) float32 matrices a contestant needs, to skip what would not fit
 
 
@@ -142,9 +167,32 @@ def peak_bytes(device):
     import torch
     return torch.cuda.max_memory_allocated() if device == "cuda" else status_bytes("VmHWM")
 
-def run_case(problem, name, size, repeats, device, threads, clock):
+def matmul_rate(device, threads, clock):
+    "Operations a second of a float32 product of 4096×4096 matrices (16,384 on CUDA, where 'tf32' is the same with tensor cores)."
     import torch
     torch.set_num_threads(threads)
+    n, rates = (16384 if device == "cuda" else 4096), {}
+    a, b = torch.randn(n, n, device=device), torch.randn(n, n, device=device)
+    for name, tf32 in (("float32", False), ("tf32", True)) if device == "cuda" else (("float32", False),):
+        torch.backends.cuda.matmul.allow_tf32 = tf32
+        seconds = []
+        for _ in range(4):
+            if device == "cuda": torch.cuda.synchronize()
+            start = clock()
+            a @ b
+            if device == "cuda": torch.cuda.synchronize()
+            seconds.append(clock() - start)
+        rates[name] = 2 * n**3 / min(seconds)
+    return rates
+
+def run_case(problem, name, size, repeats, device, threads, clock, precision):
+    import torch
+    torch.set_num_threads(threads)
+    if problem == "matmul": return matmul_rate(device, threads, clock)
+    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+    if name == "triton":
+        from pixcl_nb import streaming_triton
+        streaming_triton.PRECISION["name"] = precision
     make, losses = CASES[problem]
     def once(arguments):
         leaf = arguments.get("rows", arguments.get("q"))
@@ -174,48 +222,71 @@ def fits(problem, name, size, device):
     available = next(int(line.split()[1]) * 1024 for line in open("/proc/meminfo") if line.startswith("MemAvailable"))
     return need < .8 * available
 
+def call_case(problem, name, size, repeats, options):
+    "One case in a fresh process; None if it failed."
+    command = [sys.executable, "-W", "ignore", __file__, "--case", problem, name, str(size), str(repeats), "--device", options.device, "--threads", str(options.threads), "--precision", options.precision] + ["--cpu-time"] * options.cpu_time
+    run = subprocess.run(command, capture_output=True, text=True)
+    if run.returncode: return print(f"  {name} failed: {run.stderr.strip().splitlines()[-1:]}", flush=True)
+    return json.loads(run.stdout.strip().splitlines()[-1])
+
+def contestants(problem, size, options):
+    "Who can take part: installed, fits in memory, and within a sensible time."
+    def able(name):
+        if name == "pml": return importlib.util.find_spec("pytorch_metric_learning") and fits(problem, name, size, options.device)
+        if name == "triton": return options.device == "cuda" and importlib.util.find_spec("triton")
+        return fits(problem, name, size, options.device) and not (name == "checkpoint" and size > 16384)
+    return [name for name in CASES[problem][1] if able(name)]
+
 def measure(problem, size, rounds, repeats, options):
-    names = [n for n in CASES[problem][1] if (n != "pml" or importlib.util.find_spec("pytorch_metric_learning")) and fits(problem, n, size, options.device) and not (n == "checkpoint" and size > 16384)]
-    results = {}
-    for _ in range(rounds):
-        for name in names:
-            command = [sys.executable, "-W", "ignore", __file__, "--case", problem, name, str(size), str(repeats), "--device", options.device, "--threads", str(options.threads)] + ["--cpu-time"] * options.cpu_time
-            run = subprocess.run(command, capture_output=True, text=True)
-            if run.returncode: print(f"  {name} failed: {run.stderr.strip().splitlines()[-1:]}"); continue
-            results.setdefault(name, []).append(json.loads(run.stdout.strip().splitlines()[-1]))
+    "Every contestant in every round; a round begins with another one each time. The ratio is the median of the ratios within a round."
+    names, results = contestants(problem, size, options), {}
+    for turn in range(rounds):
+        order, found = names[turn % len(names):] + names[:turn % len(names)], {}
+        for name in order:
+            run = call_case(problem, name, size, repeats, options)
+            if run: found[name] = run
+        for name, run in found.items():
+            ratio = statistics.median(run["seconds"]) / statistics.median(found["ours"]["seconds"]) if "ours" in found else float("nan")
+            results.setdefault(name, []).append(run | dict(ratio=ratio))
     return {name: dict(seconds=statistics.median(s for r in runs for s in r["seconds"]), fastest=min(s for r in runs for s in r["seconds"]), peak_mb=max(r["peak_mb"] for r in runs),
-                       value=runs[0]["value"], gradient=runs[0]["gradient"]) for name, runs in results.items()}
+                       ratio=statistics.median(r["ratio"] for r in runs), ratios=[round(r["ratio"], 3) for r in runs], value=runs[0]["value"], gradient=runs[0]["gradient"]) for name, runs in results.items()}
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="N = 1024 and 8192, 32 images, 1 round")
+    parser.add_argument("--quick", action="store_true", help="N = 1024 and 8192, 32 images, 2 rounds")
     parser.add_argument("--out", help="write all figures as JSON here")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--cpu-time", action="store_true", help="one thread, CPU seconds of the process instead of wall seconds")
     parser.add_argument("--problems", nargs="+", default=list(CASES), choices=list(CASES))
     parser.add_argument("--sizes", nargs="+", type=int, help="pixels (supcon, released_within) instead of the usual ones")
-    parser.add_argument("--rounds", type=int)
+    parser.add_argument("--rounds", type=int, help="default 3, with --quick 2")
+    parser.add_argument("--precision", default="ieee", choices=["ieee", "tf32x3", "tf32"], help="of the products on CUDA: ieee float32; tf32x3 (Triton only; torch stays ieee); tf32 for both")
     parser.add_argument("--case", nargs=4, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.cpu_time: options.threads = 1
     clock = time.process_time if options.cpu_time else time.perf_counter
     if options.case:
         problem, name, size, repeats = options.case
-        return print(json.dumps(run_case(problem, name, int(size), int(repeats), options.device, options.threads, clock)))
-    rounds = options.rounds or (1 if options.quick else 2)
-    largest = [2**k for k in range(10, 20)] if options.device == "cuda" else [1024, 2048, 4096, 8192, 16384, 32768, 65536]
+        return print(json.dumps(run_case(problem, name, int(size), int(repeats), options.device, options.threads, clock, options.precision)))
+    rounds = options.rounds or (2 if options.quick else 3)
+    largest = [2**k for k in range(10, 21)] if options.device == "cuda" else [1024, 2048, 4096, 8192, 16384, 32768, 65536]
     sizes = options.sizes or ([1024, 8192] if options.quick else largest)
-    report = dict(command=" ".join(sys.argv), machine=platform.processor() or platform.machine(), threads=options.threads, clock="CPU seconds" if options.cpu_time else "wall seconds", load=os.getloadavg(), rows=[])
+    report = dict(command=" ".join(sys.argv), machine=platform.processor() or platform.machine(), threads=options.threads, clock="CPU seconds" if options.cpu_time else "wall seconds", load=os.getloadavg(), precision=options.precision, rows=[])
+    if options.device == "cuda":
+        import torch
+        report["machine"] = torch.cuda.get_device_name()
+    report["matmul"] = call_case("matmul", "rate", 0, 1, options)
+    print("matrix product:", ", ".join(f"{name} {rate / 1e9:,.0f} GFLOP/s" for name, rate in report["matmul"].items()), flush=True)
+    rate = report["matmul"]["tf32" if options.precision != "ieee" and "tf32" in report["matmul"] else "float32"]
     for problem in options.problems:
         for size in ([32] if options.quick else [32, 128]) if problem == "densecl" else sizes:
             repeats = 5 if problem == "densecl" and size <= 32 else 3 if problem == "densecl" else max(1, min(21, 16384 // size * 2))
-            results = measure(problem, size, rounds, repeats, options)
-            ours = results.get("ours")
-            for name, r in results.items():
-                ratio = r["seconds"] / ours["seconds"] if ours else float("nan")
-                report["rows"].append(dict(problem=problem, size=size, loss=name, ratio=ratio, **r))
-                print(f"{problem:16} {size:6} {name:11} {r['seconds']:8.4f} s  {r['peak_mb']:8.0f} MB   x{ratio:5.2f} of ours   value {r['value']:.5f}  |gradient| {r['gradient']:.5g}", flush=True)
+            for name, r in measure(problem, size, rounds, repeats, options).items():
+                if (problem, name) in PRODUCTS: r["of_matmul"] = PRODUCTS[problem, name] * 2 * size**2 * D / r["seconds"] / rate
+                report["rows"].append(dict(problem=problem, size=size, loss=name, **r))
+                share = f"   {r['of_matmul']:4.0%} of matmul" if "of_matmul" in r else ""
+                print(f"{problem:16} {size:7} {name:11} {r['seconds']:8.4f} s  {r['peak_mb']:8.0f} MB   x{r['ratio']:5.2f} of ours {r['ratios']}   value {r['value']:.5f}  |gradient| {r['gradient']:.5g}{share}", flush=True)
     report["load_after"] = os.getloadavg()
     if options.out:
         from pixcl_nb.checks import atomic_write
