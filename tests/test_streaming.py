@@ -200,6 +200,25 @@ def test_a_wish_that_cannot_be_met_is_named():
         with use_backend("cuda"): pass
     with use_backend("auto"): pass
 
+@has_triton
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["ieee", "tf32x3", "tf32"])
+def test_kernels_compile_for_a_gpu_that_is_not_here(precision):
+    "Machine code for an H100 or H200 (sm_90) can be made on any computer; a program's blocks must fit into an A100's 163 KB on the chip."
+    triton = pytest.importorskip("triton")
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+    from pixcl_nb import streaming_triton as kernels
+    sizes = kernels.block_sizes(128) | {"PRECISION": precision}
+    run = {name: sizes.pop(name) for name in ("num_stages", "num_warps")}
+    relation = dict(PAIRS=2, MYSELF=True, OTHER_IMAGE=True, BAGS=True)
+    for kernel, own in ((kernels.log_sum_exp_kernel, dict(EXTRA=True)), (kernels.push_kernel, dict(OWN=True, OTHERS=True))):
+        constants = sizes | relation | own
+        integer = lambda name: name in ("starts", "stops") or name.startswith(("row_", "column_"))
+        signature = {name: "constexpr" if name in constants else "*i32" if integer(name) else "i32" if name in ("n", "K") else "fp32" if "scale" in name else "*fp32" for name in kernel.arg_names}
+        made = triton.compile(ASTSource(kernel, signature, constexprs=constants), target=GPUTarget("cuda", 90, 32), options=run)
+        assert made.asm["cubin"] and made.metadata.shared <= 163 * 1024
+
 if __name__ == "__main__":
     check_kernels("cpu")
     from pixcl_nb.streaming import fused
