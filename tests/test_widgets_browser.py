@@ -140,7 +140,7 @@ def test_python_can_point_at_a_pixel(open_widget):
 
 
 # ---------------------------------------------------------------- CopyPasteStudio
-@pytest.fixture(scope="module")
+@pytest.fixture
 def studio(): return CopyPasteStudio(load_data("samples", split="val"), size=(96, 112), stride=8, limit=3)
 
 
@@ -180,7 +180,6 @@ def test_the_composed_pair_is_that_of_compose(open_widget, studio):
     page.settle(4)
     assert page.hook("w.now.shape") == "object" and not page.field("Position").is_visible()
     agree(page, studio)
-    studio.set_state({"shape": "rectangle", "position": "released", "stride": 8})
 
 
 def test_every_block_of_the_sliders_has_the_size_compose_gives_it(open_widget, studio):
@@ -228,7 +227,7 @@ def test_the_pairs_are_those_of_the_loss(open_widget, studio):
 
 
 # ---------------------------------------------------------------- SeparationExplorer
-@pytest.fixture(scope="module")
+@pytest.fixture
 def separation():
     pair = copy_paste(load_data("samples", split="val").batch(range(3)).images, CopyPasteConfig(size=128, stride=8, area=(.2, .3)), torch.Generator().manual_seed(0))
     foreground = pair.masks_at(8)[0][0]

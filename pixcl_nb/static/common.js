@@ -42,9 +42,11 @@ function pageIsDark() {
 function frame({ model, el }, name, label) {
   const abort = new AbortController(), undo = [], themed = [];
   const live = h("div", { class: "pxw-live", "aria-live": "polite" });
-  const root = h("div", { class: `pxw pxw-${name}`, role: "group", "aria-label": label });
+  const root = h("div", { class: `pxw pxw-${name}`, role: "group", "aria-label": label, "data-lm-suppress-shortcuts": "true" });
   el.append(root);
   root.append(live);
+  // Keys pressed in the widget are the widget's: JupyterLab would take S for "save" (the attribute above) and arrows away from sliders (this listener).
+  root.addEventListener("keydown", (event) => { if (!event.ctrlKey && !event.metaKey && !event.altKey) event.stopPropagation(); });
   const retheme = () => {
     const wanted = model.get("theme") || "auto", dark = wanted === "auto" ? pageIsDark() : wanted === "dark";
     const now = dark ? "dark" : "light";

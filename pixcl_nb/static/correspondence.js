@@ -1,13 +1,18 @@
 // CorrespondenceExplorer: a pixel of one image, and where its vector is found in the other. Everything is computed here, from int8 maps.
 
-/** out[i] = map's cell i · the vector, whole numbers. */
+/** out[i] = map's cell i · the vector, whole numbers. Math.imul and |0 keep the engine in 32-bit integers. */
 function dotAll(map, vector, out) {
   const { data, cells, channels } = map, even = channels & ~3;
   for (let i = 0, p = 0; i < cells; i++) {
     let a = 0, b = 0, c = 0, d = 0, k = 0;
-    for (; k < even; k += 4, p += 4) { a += data[p] * vector[k]; b += data[p + 1] * vector[k + 1]; c += data[p + 2] * vector[k + 2]; d += data[p + 3] * vector[k + 3]; }
-    for (; k < channels; k++, p++) a += data[p] * vector[k];
-    out[i] = a + b + c + d;
+    for (; k < even; k += 4, p += 4) {
+      a = (a + Math.imul(data[p], vector[k])) | 0;
+      b = (b + Math.imul(data[p + 1], vector[k + 1])) | 0;
+      c = (c + Math.imul(data[p + 2], vector[k + 2])) | 0;
+      d = (d + Math.imul(data[p + 3], vector[k + 3])) | 0;
+    }
+    for (; k < channels; k++, p++) a = (a + Math.imul(data[p], vector[k])) | 0;
+    out[i] = (a + b + c + d) | 0;
   }
 }
 

@@ -1,0 +1,67 @@
+"""The widgets in a headless Chromium: milliseconds from a hover to its heat map, frames per second sustained, seconds to the first display.
+
+python tests/bench/bench_widgets.py [--hovers 300] [--rows 112] [--channels 128]
+
+Hover: the time the page spends on one pointer event (both dot products, best match, mutual check, heat map, marks), without waiting for the screen; medians.
+Frames: the pointer is moved in every frame for three seconds; how many frames the browser showed. Display: from opening the exported page to the first heat map."""
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from browser import WidgetPage, chromium
+
+from pixcl_nb.widgets import CorrespondenceExplorer
+
+HOVERS = """async (count) => {
+  const view = document.querySelector('[data-view=query]'), box = view.getBoundingClientRect(), w = document.querySelector('.pxw').pxw, frame = () => new Promise(requestAnimationFrame);
+  const at = (n) => view.dispatchEvent(new PointerEvent('pointermove', { bubbles: true, clientX: box.left + box.width * (.5 + .45 * Math.sin(n * .37)), clientY: box.top + box.height * (.5 + .45 * Math.cos(n * .23)) }));
+  for (let n = 0; n < 30; n++) { at(n); await frame(); }
+  w.now.times.length = 0;
+  for (let n = 0; n < count; n++) { at(n); await frame(); }
+  await frame();
+  const hover = w.now.times.slice();
+  let frames = 0; const started = performance.now();
+  while (performance.now() - started < 3000) { at(frames++); await frame(); }
+  return { hover, fps: frames / (performance.now() - started) * 1000 };
+}"""
+
+
+def measure(rows, columns, channels, hovers):
+    generator = torch.Generator().manual_seed(0)
+    images = [torch.randint(0, 256, (3, 8 * rows, 8 * columns), dtype=torch.uint8, generator=generator) // 2 + 64 for _ in "ab"]
+    maps = [torch.randn(channels, rows, columns, generator=generator) for _ in "ab"]
+    widget = CorrespondenceExplorer(*images, *maps)
+    with tempfile.TemporaryDirectory() as folder:
+        path = widget.export_html(Path(folder) / "page.html")
+        shown = []
+        for _ in range(3):
+            started = time.perf_counter()
+            page = WidgetPage(chromium(), path)
+            shown.append(time.perf_counter() - started)
+            inside = page.js("() => window.pixcl.shown / 1000")
+            if len(shown) < 3: page.context.close()
+        found = page.js(HOVERS, hovers)
+        assert not page.problems, page.problems
+        page.context.close()
+    times = sorted(found["hover"])
+    return dict(hover=statistics.median(times), p95=times[int(.95 * len(times))], fps=found["fps"], first=min(shown), inside=inside, count=len(times), megabytes=len(widget.layers[0]["a"]["data"]) * 2 / 1e6)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--hovers", type=int, default=300)
+    parser.add_argument("--rows", type=int, default=112)
+    parser.add_argument("--channels", type=int, default=128)
+    arguments, _ = parser.parse_known_args()
+    if isinstance(chromium(), str): sys.exit(f"bench_widgets: {chromium()}")
+    print("CorrespondenceExplorer, cells × channels      hover → heat map    95th percentile    frames/s    first display (in the page)")
+    for rows, channels in dict.fromkeys([(56, 128), (arguments.rows, arguments.channels)]):
+        m = measure(rows, rows, channels, arguments.hovers)
+        print(f"{rows}×{rows} × {channels:<4} ({m['megabytes']:.1f} MB of maps, {m['count']} hovers)   {m['hover']:6.1f} ms          {m['p95']:6.1f} ms       {m['fps']:6.0f}       {m['first']:.2f} s ({m['inside']:.2f} s)")
+    print("goals: hover ≤ 4 ms at 112×112×128, ≥ 50 frames/s, first display ≤ 1.5 s")
