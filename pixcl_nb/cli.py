@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['value_of', 'change_setting', 'changed_settings', 'add_fields', 'given_fields', 'add_data', 'demo_command',
-           'pretrain_command', 'save_encoder', 'evaluate_command', 'build_parser', 'main']
+           'claims_command', 'pretrain_command', 'save_encoder', 'evaluate_command', 'build_parser', 'main']
 
 # %% ../nbs/30_cli.ipynb #06a7e9d1
 import argparse
@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 
 from .checks import atomic_write, check_name
+from .claims import ROWS, SCALES, ClaimsConfig, run_claims
 from .data import load_data
 from .demo import DemoConfig, run_demo
 from .encoders import create_encoder, load_checkpoint
@@ -87,6 +88,13 @@ def demo_command(arguments):
     torch.set_num_threads(arguments.threads)
     run_demo(DemoConfig(**given_fields(arguments, DemoConfig)), arguments.out)
 
+# %% ../nbs/30_cli.ipynb #71bae749
+def claims_command(arguments):
+    "pixcl claims"
+    torch.set_num_threads(arguments.threads)
+    config = ClaimsConfig(**{**SCALES[arguments.scale], **given_fields(arguments, ClaimsConfig)})
+    for name, row in run_claims(config, arguments.out, arguments.scale)["rows"].items(): print(f"{row['paper']:12} {row['claim']}: {row['difference']['mean']:+.3f}, {row['verdict']}")
+
 # %% ../nbs/30_cli.ipynb #5438cf58
 def pretrain_command(arguments):
     "pixcl pretrain METHOD"
@@ -135,6 +143,12 @@ def build_parser()->argparse.ArgumentParser:
     demo.add_argument("--out", default="runs/demo", help="folder of runs, results and report")
     demo.set_defaults(run=demo_command)
 
+    claims = commands.add_parser("claims", help="the papers' claims against our own runs", epilog="example: pixcl claims --rows densecl_probe --root ~/camvid --seeds 0 1 2; rows: " + ", ".join(ROWS))
+    claims.add_argument("--scale", choices=SCALES, default="laptop", help="where the numbers start from; small = machinery only, on the samples")
+    add_fields(claims, ClaimsConfig)
+    claims.add_argument("--out", default="runs/claims", help="folder of arms, jobs, rows and results")
+    claims.set_defaults(run=claims_command)
+
     train = commands.add_parser("pretrain", help="pretrain one method", epilog="example: pixcl pretrain cp2 --steps 400 --batch-size 32 --set compose.size=96 --set compose.stride=8 --out runs/cp2")
     train.add_argument("method", help=", ".join(METHODS))
     train.add_argument("--encoder", default="pixcl_tiny", help="pixcl_tiny or a timm name")
@@ -157,7 +171,7 @@ def build_parser()->argparse.ArgumentParser:
     add_data(evaluate)
     evaluate.set_defaults(run=evaluate_command)
 
-    for command in (demo, train, evaluate): command.add_argument("--threads", type=int, default=2, help="CPU threads; equal results need equal threads")
+    for command in (demo, claims, train, evaluate): command.add_argument("--threads", type=int, default=2, help="CPU threads; equal results need equal threads")
     return parser
 
 # %% ../nbs/30_cli.ipynb #be3544bd

@@ -163,7 +163,7 @@ def evaluate_start(
     test # images to measure on
 )->dict:
     "The score of one start under one protocol, in 0…1; for segmentation also per-class IoU, accuracy and confusion."
-    if protocol == "matches": return {"score": matches_within_one_cell(method.encoder, test, config.crop)}
+    if protocol == "matches": return {"score": matches_within_one_cell(method.encoder, test, method_settings("moco", config)["view"])}
     if protocol == "pck":
         found = pck_pairs(method.encoder, load_pairs()) if config.data == "samples" else pck_keypoints(method.encoder, config.root, size=config.size[0])
         return {"score": found["pck"], "per_class": found["per_class"]}
@@ -177,13 +177,13 @@ def evaluate_start(
 def matches_within_one_cell(
     encoder, # left untouched
     test, # images not trained on
-    crop:int # side of the views
+    view # a ViewConfig: the views are drawn as in training, a little smaller
 )->float:
     "Share of cells whose best match by features lies within one cell of where the two crops say it is. Same 64 pairs of views for every encoder."
     batch = test.batch(range(0, len(test), max(1, len(test) // 64)))
-    views = [random_view(batch.images, ViewConfig(size=crop, scale=(.3, .8), blur=0.), torch.Generator().manual_seed(seed), extents=batch.extents) for seed in (1, 2)]
+    views = [random_view(batch.images, replace(view, scale=(.3, .8)), torch.Generator().manual_seed(seed), extents=batch.extents) for seed in (1, 2)]
     match = match_features(*(encoded(encoder, view.image) for view in views))
-    return match_accuracy(match, geometric_matches(*views, encoder.stride), tolerance=1, grid=(crop // encoder.stride,) * 2)
+    return match_accuracy(match, geometric_matches(*views, encoder.stride), tolerance=1, grid=tuple(side // encoder.stride for side in views[0].image.shape[2:]))
 
 # %% ../nbs/29_demo.ipynb #7041582a
 @torch.no_grad()
@@ -298,11 +298,14 @@ def command_of(
     return " ".join(found + [f"--threads {torch.get_num_threads()}"])
 
 # %% ../nbs/29_demo.ipynb #59ce59ad
-def machine()->dict:
+def machine(
+    device="cpu" # or "cuda"
+)->dict:
     "What the figures were made on."
     import torchvision
     from pixcl_nb import __version__
-    return {"device": "cpu", "threads": torch.get_num_threads(), "python": platform.python_version(), "torch": torch.__version__, "torchvision": torchvision.__version__, "pixcl_nb": __version__}
+    name = torch.cuda.get_device_name() if torch.device(device).type == "cuda" else str(device)
+    return {"device": name, "threads": torch.get_num_threads(), "python": platform.python_version(), "torch": torch.__version__, "torchvision": torchvision.__version__, "pixcl_nb": __version__}
 
 # %% ../nbs/29_demo.ipynb #798d6ebd
 STYLE = """<style>body{font:16px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;color:#222;background:#fff}img{max-width:100%;background:#fff;border-radius:4px}

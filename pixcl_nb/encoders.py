@@ -6,8 +6,8 @@
 __all__ = ['TOKEN_FAMILIES', 'LAYOUTS', 'conv_norm', 'BasicBlock', 'init_convolutions', 'TinyResNet', 'ConvEncoder',
            'TokenEncoder', 'check_encoder_name', 'create_timm', 'conv_encoder', 'token_encoder', 'create_encoder',
            'projector_layers', 'init_projector', 'Projector', 'DenseProjector', 'SegmentationHead', 'FCNBody',
-           'FCNHead', 'ASPPBody', 'ASPPHead', 'CheckpointReport', 'plain_state', 'read_checkpoint', 'tensor_tables',
-           'best_layout', 'load_checkpoint']
+           'FCNHead', 'ASPPBody', 'ASPPHead', 'CheckpointReport', 'plain_state', 'compress_state', 'expand_state',
+           'read_checkpoint', 'tensor_tables', 'best_layout', 'load_checkpoint', 'sample_encoder']
 
 # %% ../nbs/04_encoders.ipynb #ac9a477a
 import argparse
@@ -366,6 +366,25 @@ def plain_state(
     return (names if isinstance(names, nn.Module) else body).state_dict()
 
 # %% ../nbs/04_encoders.ipynb #d5bf7788
+def compress_state(
+    state:dict # name → tensor
+)->dict: # a quarter of the bytes: "name" int8 with "name::scale", or float16
+    "Weights of two and more dimensions as int8 with one scale for each output channel, the rest as float16; our own choice, for the small checkpoints that are shipped."
+    found = {}
+    for name, tensor in state.items():
+        if not tensor.is_floating_point() or tensor.dim() < 2: found[name] = tensor.half() if tensor.is_floating_point() else tensor; continue
+        scale = tensor.detach().float().flatten(1).abs().amax(1).clamp_min(1e-12) / 127
+        found[name] = (tensor.detach().float() / scale.view(-1, *[1] * (tensor.dim() - 1))).round().to(torch.int8)
+        found[name + "::scale"] = scale
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in found.items()}
+
+def expand_state(state:dict)->dict:
+    "What `compress_state` made, as float32 again; any other state is returned as it is."
+    if not any(name.endswith("::scale") for name in state): return state
+    whole = lambda name, tensor: tensor.float() * state[name + "::scale"].view(-1, *[1] * (tensor.dim() - 1)) if name + "::scale" in state else tensor.float() if tensor.is_floating_point() else tensor
+    return {name: whole(name, tensor) for name, tensor in state.items() if not name.endswith("::scale")}
+
+# %% ../nbs/04_encoders.ipynb #b7c9c603
 def read_checkpoint(
     path # .safetensors, or anything torch.save wrote
 ): # what the file holds: tensors, numbers, words in dictionaries; on the CPU
@@ -375,7 +394,7 @@ def read_checkpoint(
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
-            return load_file(path)
+            return expand_state(load_file(path))
         with torch.serialization.safe_globals([argparse.Namespace]):    # PixPro keeps its options so: a bag of values, no code
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -431,3 +450,14 @@ def load_checkpoint(
     with torch.no_grad():
         for name in matched: own[name].copy_(table[prefix + name])
     return report
+
+# %% ../nbs/04_encoders.ipynb #f5c67106
+def sample_encoder(
+    name:str # "moco" | "densecl" | "cp2" | "label" | "auxiliary"
+)->nn.Module:
+    "A `pixcl_tiny` pretrained on the shipped samples by a method; made by `tests/tools/make_checkpoints.py`. `FileNotFoundError` where `data_samples/` is not there."
+    folder = Path(globals().get("__file__", "../pixcl_nb/encoders.py")).resolve().parent.parent / "data_samples" / "checkpoints"
+    if not folder.is_dir(): raise FileNotFoundError(f"no folder {str(folder)!r}: the shipped checkpoints come with a checkout of the repository; train one with `pixcl pretrain`")
+    encoder = create_encoder("pixcl_tiny")
+    load_checkpoint(encoder, folder / f"{check_name('name', name, sorted(path.stem for path in folder.glob('*.safetensors')))}.safetensors")
+    return encoder.eval()

@@ -1,0 +1,107 @@
+"""Claims: figures to verdicts by rule, jobs made once, rows that resume, commands that make them again."""
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from pixcl_nb.claims import ARMS, ROWS, SCALES, Bench, ClaimsConfig, claim_row, command_of, paired, run_claims, score, step_times, verdict
+from pixcl_nb.cli import main
+
+quiet = dict(say=lambda text: None)
+TINY = dict(data="samples", size=(128, 128), split="val", seeds=(0,), steps=2, quick_steps=2, finetune_steps=2, finetune_batch=2, batch_size=4, crop=64, labels=6, budgets=(2, 6), contrast_steps=2,
+            auxiliary_steps=2, clusters=6, few_labels=4)
+
+
+def test_interval_is_students_t():
+    from scipy.stats import ttest_rel
+    a, b = np.random.default_rng(0).normal(size=(2, 5))
+    found, expected = paired(a, b), ttest_rel(a, b).confidence_interval(.95)
+    assert (found["low"], found["high"]) == pytest.approx((expected.low, expected.high))
+    assert found["each"] == pytest.approx(list(a - b))
+
+
+@pytest.mark.parametrize("differences, said", [([.02, .021, .019], "reproduced"), ([-.02, -.021, -.019], "contradicted"), ([.05, -.01, .01], "not at this scale"), ([.3], "one seed: no verdict")])
+def test_verdict_is_a_rule(differences, said): assert verdict(paired(differences, np.zeros(len(differences)))) == said
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory): return Bench(ClaimsConfig(**TINY), tmp_path_factory.mktemp("claims"), **quiet)
+
+
+def test_a_score_is_made_once_and_its_arm_not_trained_again(bench):
+    first = score(bench, "moco", "probe", 0)
+    weights = bench.out / "arms" / "moco-seed0"
+    assert list(weights.glob("step-*.pt"))
+    for path in weights.iterdir(): path.unlink()
+    assert score(bench, "moco", "probe", 0) == first and not list(weights.glob("step-*.pt"))
+
+
+def test_a_score_depends_on_its_own_settings_only(bench, tmp_path):
+    made = []
+    bench_like = lambda **changes: type("B", (Bench,), {"__init__": lambda self: self.__dict__.update(bench.__dict__, config=dataclasses.replace(bench.config, **changes))})()
+    key = lambda b, *a: b.settings(*a)
+    assert key(bench_like(clusters=99), "steps") == key(bench, "steps") and key(bench_like(steps=9), "steps") != key(bench, "steps")
+
+
+def test_arms_of_a_seed_share_their_first_weights(bench):
+    from pixcl_nb.claims import new_method
+    first = [new_method(bench, ARMS[name], 3).encoder.state_dict() for name in ("random", "moco", "densecl-mutual", "cp2")]
+    for other in first[1:]: assert all(torch.equal(other[name], value) for name, value in first[0].items())
+
+
+def test_arm_with_a_start_begins_where_the_other_ended(bench):
+    from pixcl_nb.claims import new_method
+    trained, begun = bench.method("moco", 0).encoder.state_dict(), new_method(bench, ARMS["cp2-quick"], 0).encoder.state_dict()
+    assert all(torch.equal(begun[name], value) for name, value in trained.items())
+
+
+def test_row_holds_figures_verdict_command_machine(bench):
+    row = claim_row(bench, "densecl_matches", "laptop")
+    assert set(row["values"]) >= {"random", "moco", "densecl", "densecl-geometric", "densecl-mutual"} and row["verdict"] == "one seed: no verdict"
+    assert row["difference"]["mean"] == pytest.approx(row["values"]["densecl"][0] - row["values"]["random"][0])
+    assert len(row["course"]["densecl"][0]) == 2 and row["machine"]["threads"] == torch.get_num_threads()
+    assert json.loads((bench.out / "rows" / "densecl_matches.json").read_text())["values"] == row["values"]
+
+
+def test_command_makes_the_same_configuration_again(bench):
+    import argparse
+    from pixcl_nb.cli import build_parser, given_fields
+    words = command_of(bench.config, "label_budget", "laptop").split()
+    arguments = build_parser().parse_args(words[1:])
+    again = ClaimsConfig(**{**SCALES[arguments.scale], **given_fields(arguments, ClaimsConfig)})
+    assert again == dataclasses.replace(bench.config, rows=("label_budget",)) and arguments.threads == torch.get_num_threads()
+
+
+def test_label_budget_is_paired_and_nested(bench):
+    row = claim_row(bench, "label_budget", "small")
+    assert set(row["values"]) == {f"{name}, {n} labels" for name in ("scratch", "contrast") for n in (2, 6)} and row["verdict"] == "machinery only"
+    assert set(row["baseline_at_twice_the_steps"]) == {2, 6} and row["gains"][2]["mean"] == pytest.approx(row["values"]["contrast, 2 labels"][0] - row["values"]["scratch, 2 labels"][0])
+
+
+def test_same_figures_bit_for_bit_in_another_folder(bench, tmp_path):
+    again = Bench(bench.config, tmp_path, **quiet)
+    for name, protocol in (("densecl", "probe"), ("cp2", "finetune+decoder")): assert score(again, name, protocol, 0) == score(bench, name, protocol, 0)
+
+
+def test_steps_take_turns():
+    order = []
+    class Method(torch.nn.Linear):
+        def loss(self, images, masks=None, generator=None): order.append(self.title); return {"loss": self(images).sum()}
+        def after_step(self): pass
+    methods = {}
+    for title in "ab": methods[title] = Method(2, 1); methods[title].title = title
+    found = step_times(methods, torch.ones(1, 2), steps=4)
+    assert "".join(order) == "baab" * 3 + "ba" and {len(t) for t in found.values()} == {4}
+
+
+def test_every_row_says_what_it_claims():
+    for name, row in ROWS.items(): assert row.claim and row.paper and row.measure and row.work.__doc__, name
+
+
+def test_claims_from_the_shell(tmp_path, capsys):
+    assert main(["claims", "--rows", "densecl_prob"]) == 1
+    assert "rows: unknown name 'densecl_prob', did you mean 'densecl_probe'" in capsys.readouterr().err
+    assert main(["claims", "--data", "camvid", "--root", str(tmp_path / "none"), "--out", str(tmp_path)]) == 1
+    assert str(tmp_path / "none") in capsys.readouterr().err
