@@ -6,9 +6,9 @@
 __all__ = ['ALGORITHMS', 'REFINEMENTS', 'Contingency', 'pair_sums', 'pair_rates', 'v_measure', 'PairCounts', 'label_quality',
            'nearest', 'distinct_rows', 'Clusters', 'starting_rows', 'spherical_kmeans', 'cluster_features',
            'ColourFeatures', 'Labeller', 'outlier_radius', 'fit_kmeans', 'fit_dbscan', 'fit_hdbscan', 'rows_at',
-           'LabelGrid', 'plain_image', 'label_grids', 'sample_rows', 'majority_in_superpixels', 'describe_encoder',
-           'image_names', 'write_ids', 'read_ids', 'AuxiliaryLabels', 'write_manifest', 'write_labeller',
-           'read_labeller', 'read_manifest', 'load_auxiliary_labels', 'check_fits', 'AuxiliaryData',
+           'LabelGrid', 'plain_image', 'mirrored', 'label_grids', 'sample_rows', 'majority_in_superpixels',
+           'describe_encoder', 'image_names', 'write_ids', 'read_ids', 'AuxiliaryLabels', 'write_manifest',
+           'write_labeller', 'read_labeller', 'read_manifest', 'load_auxiliary_labels', 'check_fits', 'AuxiliaryData',
            'check_same_labels', 'as_stored', 'label_images', 'prepare_folder', 'fit_auxiliary_labels', 'label_more']
 
 # %% ../nbs/09_auxiliary.ipynb #107e8db9
@@ -360,10 +360,15 @@ def rows_at(
 # %% ../nbs/09_auxiliary.ipynb #94f035fb
 class LabelGrid:
     "The cells of one image that get a label: `stride` pixels a side, ⌈H/stride⌉ × ⌈W/stride⌉ of them, and where they lie in the encoder's map."
-    def __init__(self, features, size, stride:int):
+    def __init__(self,
+        features, # `ImageFeatures` of the image, or of the image with a mirrored margin around it
+        size, # (height, width) of the image without margin
+        stride:int, # pixels per label cell
+        margin:int=0 # cells of the encoder's map that the margin takes on each side
+    ):
         self.features, self.size, self.stride = features.features.float().permute(1, 2, 0).contiguous(), size, stride      # (h, w, C)
         self.shape = grid_size(size, stride)
-        self.y, self.x = (((torch.arange(n, device=self.features.device) + .5) * stride / features.stride - .5) for n in self.shape)
+        self.y, self.x = (((torch.arange(n, device=self.features.device) + .5) * stride / features.stride - .5 + margin) for n in self.shape)
 
     def __len__(self): return self.shape[0] * self.shape[1]
 
@@ -391,36 +396,50 @@ def plain_image(
     return image if extents is None else image[:, :int(extents[index][0]), :int(extents[index][1])]
 
 # %% ../nbs/09_auxiliary.ipynb #f245e70e
+def mirrored(
+    image, # (3, H, W)
+    margin:int # pixels on each side
+):
+    "The image with its own mirror image around it."
+    def places(n):
+        period = max(1, 2 * (n - 1))
+        steps = torch.arange(-margin, n + margin) % period
+        return torch.minimum(steps, period - steps)
+    return image[:, places(image.shape[1])][:, :, places(image.shape[2])]
+
+# %% ../nbs/09_auxiliary.ipynb #a2aa2fe1
 def label_grids(
     encoder, # any encoder; put into evaluation mode meanwhile, and back
     data, # images
     indices, # which
     stride:int, # pixels per label cell
-    batch_size:int # images encoded at once
+    batch_size:int=16, # images encoded at once
+    margin:int=0 # cells of mirrored image around each
 ):
     "Yield (index, uint8 image, LabelGrid) for each index. `ValueError` when the encoder gives NaN."
     for start in range(0, len(indices), batch_size):
         some = indices[start:start + batch_size]
         images = [plain_image(data, index) for index in some]
-        for index, image, found in zip(some, images, encode_images(encoder, images, batch_size=batch_size)):
+        for index, image, found in zip(some, images, encode_images(encoder, [mirrored(image, margin * encoder.stride) for image in images], batch_size=batch_size)):
             check_finite(f"encoder: its features of image {index}", found.features)
-            yield index, image, LabelGrid(found, tuple(image.shape[1:]), stride)
+            yield index, image, LabelGrid(found, tuple(image.shape[1:]), stride, margin)
 
-# %% ../nbs/09_auxiliary.ipynb #a2aa2fe1
+# %% ../nbs/09_auxiliary.ipynb #b42ca796
 def sample_rows(
     encoder, # frozen
     data, # images
     pixels:int, # rows wanted in all
     stride:int, # pixels per label cell
     seed:int=0, # draws the cells
-    batch_size:int=16 # images encoded at once
+    batch_size:int=16, # images encoded at once
+    margin:int=0 # cells of mirrored image around each
 ):
     "Unit features (about `pixels`, C) of random label cells, equally many of every image, on the CPU. The draw depends on (seed, image), not on the batches."
     share = -(-pixels // len(data))
     def some(index, grid):
         cells = np.sort(np.random.default_rng([seed, index]).choice(len(grid), min(share, len(grid)), replace=False))
         return grid.rows(torch.from_numpy(cells).to(grid.features.device)).cpu()
-    return torch.cat([some(index, grid) for index, _, grid in label_grids(encoder, data, range(len(data)), stride, batch_size)])
+    return torch.cat([some(index, grid) for index, _, grid in label_grids(encoder, data, range(len(data)), stride, batch_size, margin)])
 
 # %% ../nbs/09_auxiliary.ipynb #bdb7fcb9
 def majority_in_superpixels(
@@ -642,7 +661,7 @@ class AuxiliaryData(torch.utils.data.Dataset):
 def check_same_labels(folder, manifest:dict):
     "`ValueError` naming every setting in which the labels in a folder differ from those asked for."
     stored, flat = read_manifest(folder), lambda m: {**{f"encoder {key}": value for key, value in m["encoder"].items()}, **m["settings"], "image names": list(m["images"])}
-    before, now = flat(stored), flat(manifest)
+    before, now = flat(stored), flat(json.loads(json.dumps(manifest)))                      # a tuple is a list in a file
     different = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
     show = lambda name: name if name in ("image names", "encoder weights") else f"{name} (was {before.get(name)!r}, now {now.get(name)!r})"
     if different: raise ValueError(f"folder: {folder} holds labels made with other settings: {', '.join(map(show, different))}; use the same, another folder, or resume=False")
@@ -665,11 +684,12 @@ def label_images(
     stride:int, # pixels per label cell
     ignore_index:int, # 255 or 65535
     refine=None, # see `fit_auxiliary_labels`
-    batch_size:int=16 # images encoded at once
+    batch_size:int=16, # images encoded at once
+    margin:int=0 # cells of mirrored image around each
 ):
     "Yield (index, ids as stored) for each image; features of one batch exist at a time."
     refine = refine if callable(refine) else REFINEMENTS[refine]
-    for index, image, grid in label_grids(encoder, data, indices, stride, batch_size):
+    for index, image, grid in label_grids(encoder, data, indices, stride, batch_size, margin):
         ids = grid.ids(labeller)
         yield index, as_stored(ids if refine is None else refine(image, ids), ignore_index)
 
@@ -698,6 +718,7 @@ def fit_auxiliary_labels(
     outlier_scope:str="overall", # "overall" | "per_cluster"
     pixels:int=200_000, # rows the clustering is fitted on, equally many of every image (k-means takes a quarter more, for the outliers' distance)
     stride:int=None, # pixels per label cell; None = the encoder's
+    margin:int=2, # cells of mirrored image around each image while it is encoded, so that its border is no kind of its own
     refine=None, # None | "slic" (majority in superpixels) | a function(image, ids (H, W), −1 = none) → ids
     seed:int=0, # of rows and start
     options:dict=None, # of the algorithm: iterations, spherical; eps, min_samples, sample; min_cluster_size, sample
@@ -709,19 +730,19 @@ def fit_auxiliary_labels(
     if not callable(refine): check_name("refine", refine, REFINEMENTS)
     if len(data) == 0: raise ValueError("data: is empty; it holds no image")
     stride = check_range("stride", stride or describe_encoder(encoder)["stride"], 1)
-    settings = dict(algorithm=algorithm, k=k, outliers=outliers, outlier_scope=outlier_scope, pixels=check_range("pixels", pixels, 1), stride=stride,
+    settings = dict(algorithm=algorithm, k=k, outliers=outliers, outlier_scope=outlier_scope, pixels=check_range("pixels", pixels, 1), stride=stride, margin=check_range("margin", margin, 0),
                     refine=getattr(refine, "__name__", refine), seed=seed, options=dict(options or {}))
     manifest = {"format": 1, "encoder": describe_encoder(encoder), "settings": settings, "clusters": 0, "ignore_index": 255, "images": dict.fromkeys(image_names(data))}
     done, labeller = (set(), None) if folder is None else prepare_folder(folder, manifest, resume)
     if labeller is None:
-        rows = sample_rows(encoder, data, pixels + pixels // 4 * (algorithm == "kmeans" and outliers > 0), stride, seed, batch_size)
+        rows = sample_rows(encoder, data, pixels + pixels // 4 * (algorithm == "kmeans" and outliers > 0), stride, seed, batch_size, margin)
         if k is not None and k > min(len(rows), 65_535): raise ValueError(f"k: {k} clusters of {len(rows)} sampled pixels; take a smaller k (65535 at most) or more pixels")
         labeller = ALGORITHMS[algorithm](rows, k, outliers, outlier_scope, seed, **settings["options"])
         manifest.update(clusters=labeller.k, ignore_index=255 if labeller.k <= 255 else 65_535,
                         images={name: list(plain_image(data, index).shape[1:]) for index, name in enumerate(manifest["images"])})
         if folder is not None: write_labeller(folder, labeller), write_manifest(folder, manifest)
     names, maps = list(manifest["images"]), {}
-    for index, ids in label_images(encoder, data, labeller, [i for i, name in enumerate(names) if name not in done], stride, manifest["ignore_index"], refine, batch_size):
+    for index, ids in label_images(encoder, data, labeller, [i for i, name in enumerate(names) if name not in done], stride, manifest["ignore_index"], refine, batch_size, margin):
         if folder is None: maps[index] = ids
         else: write_ids(Path(folder) / "labels" / f"{names[index]}.png", ids)
     return load_auxiliary_labels(folder) if folder is not None else AuxiliaryLabels(manifest, labeller, maps=[maps[i] for i in range(len(names))])
@@ -731,10 +752,12 @@ def label_more(
     labels:AuxiliaryLabels, # whose clusters are used
     encoder, # the encoder they were made with
     data, # other images, e.g. of the validation split
-    batch_size:int=16 # images encoded at once
+    batch_size:int=16, # images encoded at once
+    refine=None # the function these labels were refined with, if it was one of your own
 )->AuxiliaryLabels:
     "Labels of other images by the same clusters, in memory. `ValueError` if it is another encoder."
     about = labels.manifest["settings"]
+    if about["refine"] not in REFINEMENTS and refine is None: raise ValueError(f"refine: these labels were refined by a function called {about['refine']!r}; give it again")
     if describe_encoder(encoder) != labels.manifest["encoder"]: raise ValueError("encoder: is not the one these clusters were made with (its weights or shape differ); fit new labels with it")
-    maps = [ids for _, ids in label_images(encoder, data, labels.labeller, range(len(data)), about["stride"], labels.ignore_index, about["refine"], batch_size)]
+    maps = [ids for _, ids in label_images(encoder, data, labels.labeller, range(len(data)), about["stride"], labels.ignore_index, refine or about["refine"], batch_size, about["margin"])]
     return AuxiliaryLabels({**labels.manifest, "images": {name: list(ids.shape) for name, ids in zip(image_names(data), maps)}}, labels.labeller, maps=maps)

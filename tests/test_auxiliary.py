@@ -12,11 +12,10 @@ from sklearn.cluster import KMeans
 from sklearn.metrics import v_measure_score
 from torch import nn
 
-from pixcl_nb.auxiliary import (AuxiliaryData, ColourFeatures, Labeller, LabelGrid, cluster_features, describe_encoder, distinct_rows, fit_auxiliary_labels, label_more, label_quality,
-                                load_auxiliary_labels, majority_in_superpixels, nearest, outlier_radius, rows_at, sample_rows, spherical_kmeans)
+from pixcl_nb.auxiliary import (AuxiliaryData, ColourFeatures, Labeller, LabelGrid, cluster_features, describe_encoder, distinct_rows, fit_auxiliary_labels, label_grids, label_more, label_quality,
+                                load_auxiliary_labels, majority_in_superpixels, mirrored, nearest, outlier_radius, rows_at, sample_rows, spherical_kmeans)
 from pixcl_nb.encoders import create_encoder
 from pixcl_nb.matching import ImageFeatures
-from pixcl_nb.training import TrainConfig, pretrain
 
 
 @pytest.fixture(autouse=True)
@@ -167,6 +166,25 @@ def test_the_sample_does_not_depend_on_the_batch():
     assert len(a) == 60 and torch.allclose(a.norm(dim=1), torch.ones(60))
 
 
+def test_a_mirrored_margin_shifts_nothing():
+    image = torch.randint(0, 256, (3, 20, 28), dtype=torch.uint8)
+    assert torch.equal(mirrored(image, 8), F.pad(image.float(), (8,) * 4, mode="reflect").byte()) and mirrored(image[:, :1, :2], 5).shape == (3, 11, 12)
+    data, cells = Pictures(n=2, size=(37, 51)), lambda margin, stride: torch.cat([grid.rows(torch.arange(len(grid))) for _, _, grid in label_grids(ColourFeatures(4), data, [0, 1], stride, margin=margin)])
+    assert cells(0, 4).shape == cells(3, 4).shape == (2 * 10 * 13, 4)
+    inner = (torch.arange(10)[:, None] < 9) & (torch.arange(13) < 12)        # the last cells stick out of the image: there the margin shows
+    torch.testing.assert_close(cells(0, 4).view(2, 10, 13, 4)[:, inner], cells(3, 4).view(2, 10, 13, 4)[:, inner])
+
+
+def test_without_a_margin_the_border_is_a_kind_of_its_own():
+    "An encoder with zero padding, images of one colour: with a mirrored margin all cells are equal, without it those at the border differ."
+    class Flat(Pictures):
+        def __getitem__(self, i): return torch.full((3, *self.size), 90 + i, dtype=torch.uint8), torch.zeros(self.size, dtype=torch.long)
+    encoder = nn.Sequential(nn.Conv2d(3, 8, 8, 8), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1))
+    encoder.channels, encoder.stride = 8, 8
+    kinds = [fit_auxiliary_labels(encoder, Flat(n=2, size=(64, 64)), 2, outliers=0, margin=margin)[0].unique().numel() for margin in (0, 2)]
+    assert kinds == [2, 1]
+
+
 # ---------------------------------------------------------------- labelling a data set
 
 @pytest.mark.parametrize("algorithm, options", [("kmeans", {}), ("kmeans", dict(spherical=True)), ("dbscan", dict(sample=1500, eps=.15)), ("hdbscan", dict(sample=1500))])
@@ -273,6 +291,8 @@ def test_a_folder_of_other_labels_is_refused(tmp_path):
     with pytest.raises(ValueError, match="encoder weights"): fit_auxiliary_labels(create_encoder("pixcl_tiny"), data, 3, tmp_path)
     with pytest.raises(ValueError, match="image names"): fit_auxiliary_labels(encoder, Pictures(n=5), 3, tmp_path)
     assert fit_auxiliary_labels(encoder, data, 4, tmp_path, resume=False).k == 4
+    options = dict(options=dict(sample=2000, min_cluster_size=30), algorithm="hdbscan")
+    assert fit_auxiliary_labels(ColourFeatures(1), data, None, tmp_path / "again", **options).digest == fit_auxiliary_labels(ColourFeatures(1), data, None, tmp_path / "again", **options).digest
 
 
 def test_a_manifest_that_does_not_fit_its_images_is_refused(tmp_path):
@@ -308,6 +328,9 @@ def test_labels_of_other_images_by_the_same_clusters():
     labels = fit_auxiliary_labels(encoder, data, 3)
     assert all(torch.equal(a, b) for a, b in zip(labels, label_more(labels, encoder, data)))
     assert len(label_more(labels, encoder, Pictures(n=2, size=(33, 47), names=["u", "v"]))) == 2
+    own = fit_auxiliary_labels(encoder, data, 3, refine=lambda image, ids: ids)
+    with pytest.raises(ValueError, match="refine: these labels were refined by a function"): label_more(own, encoder, data)
+    assert all(torch.equal(a, b) for a, b in zip(own, label_more(own, encoder, data, refine=lambda image, ids: ids)))
     with pytest.raises(ValueError, match="encoder: is not the one"): label_more(labels, ColourFeatures(8, position=1.), data)
 
 
