@@ -178,6 +178,7 @@ class CorrespondenceExplorer(PixelWidget):
         size_a, size_b = (tuple(image.shape[-2:]) for image in images)
         if (features_b is not None) + (encoder is not None) + (features_a is not None and features_b is None) != 1 or (features_b is not None and features_a is None):
             raise ValueError("features_a, features_b, encoder: give the two maps, or one encoder, or one dictionary of them")
+        if torch.is_tensor(features_a) and features_b is None: raise ValueError("features_b: is missing; features_a is a map, so give the map of image_b too")
         layers = as_layers(images, (features_a, features_b) if features_b is not None else encoder if encoder is not None else features_a, size)
         check_state_size(**{layer["name"]: len(layer["a"]["data"]) + len(layer["b"]["data"]) for layer in layers})
         names = [layer["name"] for layer in layers]
