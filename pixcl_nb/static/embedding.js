@@ -83,7 +83,7 @@ function webglRenderer(canvas, count, onLost) {
     gl.vertexAttribPointer(at[name], parts, type, type !== gl.FLOAT, 0, 0);
   };
   gl.enable(gl.BLEND); gl.blendFunc(gl.ONE, gl.ONE_MINUS_SRC_ALPHA); gl.clearColor(0, 0, 0, 0);
-  canvas.addEventListener("webglcontextlost", (event) => { event.preventDefault(); onLost(); });
+  canvas.addEventListener("webglcontextlost", (event) => { event.preventDefault(); if (canvas.isConnected) onLost(); });
   const info = gl.getExtension("WEBGL_debug_renderer_info");
   return {
     name: "webgl", device: info ? gl.getParameter(info.UNMASKED_RENDERER_WEBGL) : "WebGL",
@@ -106,34 +106,46 @@ function webglRenderer(canvas, count, onLost) {
   };
 }
 
-// The same picture without WebGL: discs written straight into an ImageData.
-function canvasRenderer(canvas, count) {
+// The same picture without WebGL: discs blended straight into an ImageData, on the plot's ground. Also used where WebGL is emulated on
+// the CPU (SwiftShader, llvmpipe), which draws 50,000 points far slower than this.
+const EMULATED = /swiftshader|llvmpipe|softpipe|software|basic render/i;
+
+function canvasRenderer(canvas, count, ground) {
   const context = canvas.getContext("2d");
-  let before, after, rgb, state, image = null;
+  let before, after, state, image = null, words = null;
+  function disc(size) {                // half-widths of the rows of a disc
+    const r = Math.max(1, size / 2), reach = Math.floor(r), rows = [];
+    for (let v = -reach; v <= reach; v++) rows.push(Math.floor(Math.sqrt(r * r - v * v) + .25));
+    return { reach, rows };
+  }
   return {
     name: "canvas", device: "2-D canvas",
-    positions(a, b) { before = a; after = b; }, colours(c) { rgb = c; }, states(s) { state = s; }, wait() {}, end() {},
+    positions(a, b) { before = a; after = b; },
+    colours(c) { words = new Uint32Array(c.buffer, c.byteOffset, count); },
+    states(s) { state = s; }, wait() {}, end() {},
     draw(view) {
       const width = canvas.width, height = canvas.height;
       if (!width || !height) return;
       if (!image || image.width !== width || image.height !== height) image = context.createImageData(width, height);
-      const pixels = new Uint32Array(image.data.buffer), t = view.turn;
-      pixels.fill(0);
+      const pixels = new Uint32Array(image.data.buffer), [g0, g1, g2] = ground();
+      pixels.fill((0xff000000 | (g2 << 16) | (g1 << 8) | g0) >>> 0);
+      const [t0, t1, , t3, t4, , t6, t7] = view.turn, m = view.moved, ax = view.scale[0] * width / 2, ay = view.scale[1] * height / 2, ox = (view.shift[0] + 1) / 2 * width, oy = (1 - view.shift[1]) / 2 * height;
+      const looks = [PLAIN, FADED, LIT].map((s) => ({ ...disc(view.size * (s === LIT ? 1.35 : s === FADED ? .8 : 1)), alpha: Math.round(256 * (s === LIT ? 1 : s === FADED ? view.alpha * .28 : view.alpha)) }));
       for (let pass = 0; pass < (view.anyLit ? 2 : 1); pass++) {
-        for (let i = 0; i < count; i++) {
+        for (let i = 0, j = 0; i < count; i++, j += 3) {
           const s = state[i];
           if (s === HIDDEN || (s === LIT) !== (pass === 1)) continue;
-          const x = before[3 * i] + view.moved * (after[3 * i] - before[3 * i]), y = before[3 * i + 1] + view.moved * (after[3 * i + 1] - before[3 * i + 1]),
-            z = before[3 * i + 2] + view.moved * (after[3 * i + 2] - before[3 * i + 2]);
-          const px = ((t[0] * x + t[3] * y + t[6] * z) * view.scale[0] + view.shift[0] + 1) / 2 * width,
-            py = (1 - (t[1] * x + t[4] * y + t[7] * z) * view.scale[1] - view.shift[1]) / 2 * height;
-          const r = Math.max(1, view.size * (s === LIT ? 1.35 : s === FADED ? .8 : 1) / 2), a = s === LIT ? 1 : s === FADED ? view.alpha * .28 : view.alpha;
-          const left = Math.max(0, Math.ceil(px - r)), right = Math.min(width - 1, Math.floor(px + r)), top = Math.max(0, Math.ceil(py - r)), bottom = Math.min(height - 1, Math.floor(py + r));
-          const red = rgb[4 * i], green = rgb[4 * i + 1], blue = rgb[4 * i + 2];
-          for (let v = top; v <= bottom; v++) for (let u = left; u <= right; u++) {
-            if ((u - px) ** 2 + (v - py) ** 2 > r * r) continue;
-            const old = pixels[v * width + u], oldA = (old >>> 24) / 255, out = a + oldA * (1 - a), k = oldA * (1 - a);
-            pixels[v * width + u] = ((red * a + (old & 255) * k) / out) | (((green * a + (old >> 8 & 255) * k) / out) << 8) | (((blue * a + (old >> 16 & 255) * k) / out) << 16) | ((out * 255) << 24);
+          const x = before[j] + m * (after[j] - before[j]), y = before[j + 1] + m * (after[j + 1] - before[j + 1]), z = before[j + 2] + m * (after[j + 2] - before[j + 2]);
+          const px = Math.round((t0 * x + t3 * y + t6 * z) * ax + ox - .5), py = Math.round(oy - (t1 * x + t4 * y + t7 * z) * ay - .5);
+          const { reach, rows, alpha } = looks[s];
+          if (px < reach || py < reach || px >= width - reach || py >= height - reach) continue;
+          const word = words[i], redBlue = word & 0xff00ff, green = word & 0xff00;
+          for (let v = -reach; v <= reach; v++) {
+            const half = rows[v + reach], from = (py + v) * width + px;
+            for (let u = from - half; u <= from + half; u++) {       // two channels at a time: (old · (256 − alpha) + new · alpha) / 256
+              const old = pixels[u];
+              pixels[u] = (0xff000000 | ((((old & 0xff00ff) * (256 - alpha) + redBlue * alpha) >>> 8) & 0xff00ff) | ((((old & 0xff00) * (256 - alpha) + green * alpha) >>> 8) & 0xff00)) >>> 0;
+            }
           }
         }
       }
@@ -231,10 +243,13 @@ function render({ model, el }) {
     if (disposed) return;
     const fresh = h("canvas", { class: "pxe-points" });
     current.replaceWith(fresh); current = fresh;
-    renderer = canvasRenderer(fresh, count); root.dataset.renderer = renderer.name;
-    resize(); feed();
+    renderer = canvasRenderer(fresh, count, () => ground); root.dataset.renderer = renderer.name;
+    if (before) { resize(); feed(); }
   }
-  if (model.get("renderer") !== "canvas") try { renderer = webglRenderer(points, count, useCanvas); } catch (error) { console.warn("pixcl_nb: no WebGL,", error.message); }
+  let ground = [0, 0, 0];               // colour of the plot, for the canvas
+  const wanted = model.get("renderer");
+  if (wanted !== "canvas") try { renderer = webglRenderer(points, count, useCanvas); } catch (error) { console.warn("pixcl_nb: no WebGL,", error.message); }
+  if (renderer && wanted === "auto" && EMULATED.test(renderer.device)) { const slow = renderer; renderer = null; setTimeout(() => slow.end()); }
   if (!renderer) useCanvas();
   root.dataset.renderer = renderer.name;
   function feed() { if (!before) return; renderer.positions(before, after); renderer.colours(colours); renderer.states(states); redraw(); }
@@ -315,21 +330,25 @@ function render({ model, el }) {
   }
 
   // The pictures: the atlas once, over it one small canvas with a pixel a cell, scaled up
-  const veil = h("canvas", {});
+  const veil = h("canvas", {});              // one pixel a cell
   const redrawPictures = perFrame(() => { if (!disposed) paintPictures(); });
-  function paintVeil() {
+  const veilAt = new Int32Array(count);        // where each point's cell is in it
+  let veilImage = null;
+  function shapeVeil() {
     const across = tiles.across, down = Math.ceil(grid.images / across);
     veil.width = across * grid.columns; veil.height = down * grid.rows;
-    const context = veil.getContext("2d"), image = context.createImageData(veil.width, veil.height), out = new Uint32Array(image.data.buffer);
-    if (picked) {
-      out.fill(0xa0000000);
-      for (let i = 0; i < count; i++) {
-        if (!selected[i]) continue;
-        const c = cells[i], n = Math.floor(c / perImage), r = Math.floor(c % perImage / grid.columns), k = c % grid.columns;
-        out[(Math.floor(n / across) * grid.rows + r) * veil.width + (n % across) * grid.columns + k] = ((0x8c << 24) | (colours[4 * i + 2] << 16) | (colours[4 * i + 1] << 8) | colours[4 * i]) >>> 0;
-      }
+    veilImage = veil.getContext("2d").createImageData(veil.width, veil.height);
+    for (let i = 0; i < count; i++) {
+      const c = cells[i], n = Math.floor(c / perImage), r = Math.floor(c % perImage / grid.columns), k = c % grid.columns;
+      veilAt[i] = (Math.floor(n / across) * grid.rows + r) * veil.width + (n % across) * grid.columns + k;
     }
-    context.putImageData(image, 0, 0);
+  }
+  function paintVeil() {
+    if (!veilImage) return;
+    const out = new Uint32Array(veilImage.data.buffer), words = new Uint32Array(colours.buffer);
+    out.fill(picked ? 0xa0000000 : 0);
+    if (picked) for (let i = 0; i < count; i++) if (selected[i]) out[veilAt[i]] = (words[i] & 0xffffff) | 0x8c000000;
+    veil.getContext("2d").putImageData(veilImage, 0, 0);
   }
   function paintPictures() {
     const context = sharpen(pictures, tiles.width, tiles.height);
@@ -386,13 +405,16 @@ function render({ model, el }) {
   const mode = (event) => (event.altKey ? "less" : event.shiftKey || event.ctrlKey || event.metaKey ? "more" : "new");
   let kept = null;                       // the selection a running lasso adds to or takes from
   function mark(hits, how = "new", from = selected, later = true) {
-    for (let i = 0; i < count; i++) selected[i] = !hits ? 0 : how === "new" ? hits[i] : how === "more" ? from[i] | hits[i] : from[i] & ~hits[i] & 1;
+    if (!hits) selected.fill(0);
+    else if (how === "new") selected.set(hits);
+    else if (how === "more") for (let i = 0; i < count; i++) selected[i] = from[i] | hits[i];
+    else for (let i = 0; i < count; i++) selected[i] = from[i] & (1 - hits[i]);
     refresh(later);
   }
   function refresh(later = true) {
     picked = 0;
-    for (let i = 0; i < count; i++) picked += selected[i];
-    for (let i = 0; i < count; i++) states[i] = !picked ? PLAIN : selected[i] ? LIT : FADED;
+    for (let i = 0; i < count; i++) { picked += selected[i]; states[i] = FADED + selected[i]; }
+    if (!picked) states.fill(PLAIN);
     view.anyLit = picked > 0;
     renderer.states(states);
     paintVeil(); tell();
@@ -457,6 +479,7 @@ function render({ model, el }) {
   }
   function paintLens() {                 // the neighbourhood of the pixel, enlarged
     const context = sharpen(lens, 72, 72);
+    lens.style.visibility = hovered < 0 ? "hidden" : "visible";
     context.clearRect(0, 0, 72, 72);
     if (hovered < 0 || !atlas) return;
     const cell = cells[hovered], image = Math.floor(cell / perImage), row = Math.floor(cell % perImage / grid.columns), column = cell % grid.columns;
@@ -650,7 +673,7 @@ function render({ model, el }) {
     }
     const side = Math.max(8, Math.floor(best.side)), tall = Math.round(side * ratio), down = Math.ceil(grid.images / best.across);
     tiles = { across: best.across, side, tall, gap: 4, width: best.across * (side + 4) - 4, height: down * (tall + 4) - 4 };
-    placePixels(); paintVeil(); redrawPictures();
+    placePixels(); shapeVeil(); paintVeil(); redrawPictures();
   });
 
   // --- Python's side
@@ -663,7 +686,9 @@ function render({ model, el }) {
   listen("status", news); news();
   setTool("lasso"); paintLens();
   loadPicture(model.get("atlas")).then((image) => { atlas = image; redrawPictures(); root.dataset.ready = "yes"; });
-  readLayouts(); base.onTheme(() => recolour()); receive(); tell();
+  readLayouts();
+  base.onTheme(() => { ground = (getComputedStyle(plot).backgroundColor.match(/\d+/g) || [0, 0, 0]).slice(0, 3).map(Number); recolour(); });
+  receive(); tell();
   root.pxw = { stats, view, get renderer() { return renderer; }, get selected() { return selected; }, at, cellBox, cells, colours, lasso: (o, on = plot) => { outline = o; outlineOn = on; kept = { how: "new", selected }; lasso(); outline = null; },
     tileOf: tile, paint, redraw, get size() { return [width, height]; } };
   return () => { disposed = true; pause(); cancelAnimationFrame(animation); renderer.end(); base.cleanup(); };
