@@ -68,7 +68,7 @@ def test_layouts_of_all_steps_are_aligned_and_fill_the_same_square():
     rows = torch.randn(100, 8, generator=GENERATOR) * torch.tensor([4., 3, 1, 1, 1, 1, 1, 1])
     layouts = aligned_layouts([rows, -rows, rows.flip(1)], 2)
     assert torch.allclose(layouts[0], layouts[1], atol=1e-6) and torch.allclose(layouts[0], layouts[2], atol=1e-6)
-    assert torch.allclose(layouts.abs().amax((1, 2)), torch.ones(3, dtype=torch.double))
+    assert torch.allclose(torch.quantile(layouts.abs().amax(2), .995, dim=1), torch.ones(3, dtype=torch.double))
 
 
 @pytest.mark.slow
@@ -150,7 +150,7 @@ def test_points_stand_for_the_cells_they_name():
 def test_selection_travels_both_ways_and_observers_hear_it():
     widget, heard = explorer(), []
     widget.observe(lambda change: heard.append(change["new"].tolist()), "selected")
-    widget.set_state({"selection": np.array([3, 5], np.int32).tobytes()})       # as the browser sends it
+    widget.set_state({"selection": memoryview(np.array([3, 5], np.int32).tobytes())})       # as the browser sends it
     assert widget.selected.tolist() == [3, 5] and heard == [[3, 5]]
     widget.selected = [9, 2, 2]
     assert np.frombuffer(widget.selection, np.int32).tolist() == [2, 9] and heard[-1] == [2, 9]
@@ -318,7 +318,7 @@ def test_steps_move_the_points_and_the_colour_can_be_changed(open_widget):
     features = {0: FEATURES, 5: FEATURES + 2 * torch.randn(FEATURES.shape, generator=GENERATOR)}
     widget = explorer(features=features, colour_by="image colour")
     page = opened(open_widget, widget)
-    packed = np.frombuffer(widget.pca, np.int16).reshape(2, -1, 2) / 32767
+    packed = np.frombuffer(widget.pca, np.int16).reshape(2, -1, 2) * (4 / 32767)
     def drawn(): return np.array(page.js("() => { const w = document.querySelector('.pxw').pxw; return [...Array(50).keys()].map((i) => w.at(i)); }"))
     def expected(step):
         width, height = page.hook("w.size")

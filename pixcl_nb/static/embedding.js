@@ -1,6 +1,7 @@
 // EmbeddingExplorer: pixel embeddings as points (raw WebGL, or a 2-D canvas where there is none), linked both ways with the images.
 
 const PLAIN = 0, FADED = 1, LIT = 2, HIDDEN = 3;
+const REACH = 4;                         // positions reach four times as far as the border, as in embedding.py
 
 // ---------------------------------------------------------------- which points lie inside a drawn outline
 // Edges are sorted into horizontal bands, so that a point is tested against the few edges of its own band: exact, and about
@@ -45,7 +46,7 @@ varying vec4 shade; varying float radius, solid;
 void main() {
   vec3 p = turn * mix(before, after, moved);
   bool lit = state > 1.5, hidden = state > 2.5 || (pass < .5 ? lit : !lit);
-  gl_Position = hidden ? vec4(2., 2., 2., 1.) : vec4(p.xy * scale + shift, -p.z * .4, 1.);
+  gl_Position = hidden ? vec4(2., 2., 2., 1.) : vec4(p.xy * scale + shift, -p.z * .15, 1.);
   gl_PointSize = max(2., size * (lit ? 1.35 : state > .5 ? .8 : 1.) * (1. + .35 * depth * p.z));
   radius = gl_PointSize * .5;
   float a = lit ? min(1., alpha + .3) : state > .5 ? alpha * .28 : alpha;
@@ -175,7 +176,7 @@ function spreadPositions(view, count, dims, steps) {
   const raw = bytes ? new Int16Array(bytes) : new Int16Array(view.buffer, view.byteOffset, view.byteLength / 2);
   return Array.from({ length: steps }, (_, s) => {
     const out = new Float32Array(3 * count);
-    for (let i = 0; i < count; i++) for (let d = 0; d < dims; d++) out[3 * i + d] = raw[(s * count + i) * dims + d] / 32767;
+    for (let i = 0; i < count; i++) for (let d = 0; d < dims; d++) out[3 * i + d] = raw[(s * count + i) * dims + d] * (REACH / 32767);
     return out;
   });
 }
@@ -224,7 +225,7 @@ function render({ model, el }) {
   const colourChoice = choice({ label: "Colour", options: model.get("colourings").map((c) => [c.name, c.name]), value: model.get("colour_by"), onchange: (v) => { queue({ colour_by: v }); recolour(); } });
   const layoutChoice = choice({ label: "Layout", options: ["pca"], onchange: (v) => { queue({ layout_shown: v }); show(); } });
   const clear = button({ label: "Clear", onclick: () => { mark(null); commit(); }, title: "Select nothing (Escape)" });
-  const reset = button({ label: "Whole plot", onclick: home, title: "Show every point (0)" });
+  const reset = button({ label: "Reset view", onclick: home, title: "Back to the whole plot (0); zoom out for stray points" });
   const progress = h("span", { class: "pxe-progress" });
   const player = button({ label: "Play", onclick: () => (playing ? pause() : play()), title: "Go through the training steps" });
   const stepSlider = steps.length > 1 && slider({ label: "Step", min: 0, max: steps.length - 1, value: model.get("step"), format: (i) => String(steps[i]),
@@ -243,10 +244,13 @@ function render({ model, el }) {
     if (disposed) return;
     const fresh = h("canvas", { class: "pxe-points" });
     current.replaceWith(fresh); current = fresh;
-    renderer = canvasRenderer(fresh, count, () => ground); root.dataset.renderer = renderer.name;
+    renderer = canvasRenderer(fresh, count, ground); root.dataset.renderer = renderer.name;
     if (before) { resize(); feed(); }
   }
-  let ground = [0, 0, 0];               // colour of the plot, for the canvas
+  function ground() {                  // colour of the plot, for the canvas; read when drawing, as the style sheet may come late
+    const [r, g, b, a = 255] = getComputedStyle(plot).backgroundColor.match(/[\d.]+/g)?.map(Number) || [0, 0, 0, 0];
+    return a ? [r, g, b] : root.dataset.theme === "dark" ? [29, 33, 39] : [246, 247, 249];
+  }
   const wanted = model.get("renderer");
   if (wanted !== "canvas") try { renderer = webglRenderer(points, count, useCanvas); } catch (error) { console.warn("pixcl_nb: no WebGL,", error.message); }
   if (renderer && wanted === "auto" && EMULATED.test(renderer.device)) { const slow = renderer; renderer = null; setTimeout(() => slow.end()); }
@@ -567,7 +571,7 @@ function render({ model, el }) {
   }, { signal, passive: false });
   plot.addEventListener("dblclick", home, { signal });
   function zoomAt(factor, x, y) {
-    const zoom = Math.max(.5, Math.min(60, view.zoom * factor)), k = zoom / view.zoom, cx = x - width / 2, cy = y - height / 2;
+    const zoom = Math.max(.25, Math.min(40, view.zoom * factor)), k = zoom / view.zoom, cx = x - width / 2, cy = y - height / 2;
     view.x = cx - (cx - view.x) * k; view.y = cy - (cy - view.y) * k; view.zoom = zoom;
   }
   function home() { Object.assign(view, { zoom: 1, x: 0, y: 0, yaw: .6, pitch: .35 }); redraw(); }
@@ -687,7 +691,7 @@ function render({ model, el }) {
   setTool("lasso"); paintLens();
   loadPicture(model.get("atlas")).then((image) => { atlas = image; redrawPictures(); root.dataset.ready = "yes"; });
   readLayouts();
-  base.onTheme(() => { ground = (getComputedStyle(plot).backgroundColor.match(/\d+/g) || [0, 0, 0]).slice(0, 3).map(Number); recolour(); });
+  base.onTheme(() => recolour());
   receive(); tell();
   root.pxw = { stats, view, get renderer() { return renderer; }, get selected() { return selected; }, at, cellBox, cells, colours, lasso: (o, on = plot) => { outline = o; outlineOn = on; kept = { how: "new", selected }; lasso(); outline = null; },
     tileOf: tile, paint, redraw, get size() { return [width, height]; } };
