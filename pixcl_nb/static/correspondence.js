@@ -1,19 +1,35 @@
 // CorrespondenceExplorer: a pixel of one image, and where its vector is found in the other. Everything is computed here, from int8 maps.
 
-/** out[i] = map's cell i · the vector, whole numbers. Math.imul and |0 keep the engine in 32-bit integers. */
+/** One product, whole numbers; Math.imul and |0 keep the engine in 32-bit integers. */
+function dotOne({ data, channels }, vector, cell) {
+  let sum = 0;
+  for (let k = 0, p = cell * channels; k < channels; k++, p++) sum = (sum + Math.imul(data[p], vector[k])) | 0;
+  return sum;
+}
+
+/** out[i] = map's cell i · the vector. Four cells at a time, so that an entry of the vector is read once for four products. */
 function dotAll(map, vector, out) {
-  const { data, cells, channels } = map, even = channels & ~3;
-  for (let i = 0, p = 0; i < cells; i++) {
-    let a = 0, b = 0, c = 0, d = 0, k = 0;
-    for (; k < even; k += 4, p += 4) {
-      a = (a + Math.imul(data[p], vector[k])) | 0;
-      b = (b + Math.imul(data[p + 1], vector[k + 1])) | 0;
-      c = (c + Math.imul(data[p + 2], vector[k + 2])) | 0;
-      d = (d + Math.imul(data[p + 3], vector[k + 3])) | 0;
+  const { data, cells, channels } = map, most = cells & ~3;
+  for (let i = 0; i < most; i += 4) {
+    const p = (i * channels) | 0, q = (p + channels) | 0, r = (q + channels) | 0, s = (r + channels) | 0;
+    let a = 0, b = 0, c = 0, d = 0;
+    for (let k = 0; k < channels; k++) {
+      const v = vector[k];
+      a = (a + Math.imul(data[p + k], v)) | 0;
+      b = (b + Math.imul(data[q + k], v)) | 0;
+      c = (c + Math.imul(data[r + k], v)) | 0;
+      d = (d + Math.imul(data[s + k], v)) | 0;
     }
-    for (; k < channels; k++, p++) a = (a + Math.imul(data[p], vector[k])) | 0;
-    out[i] = (a + b + c + d) | 0;
+    out[i] = a; out[i + 1] = b; out[i + 2] = c; out[i + 3] = d;
   }
+  for (let i = most; i < cells; i++) out[i] = dotOne(map, vector, i);
+}
+
+/** Is the cell the map's first best for this vector, given its own product? Its neighbours are asked first: where the answer is no, one of them mostly says so. */
+function isBest(map, vector, score, cell) {
+  for (const i of [cell - 1, cell + 1, cell - map.columns, cell + map.columns]) if (i >= 0 && i < map.cells && dotOne(map, vector, i) > score) return false;
+  dotAll(map, vector, map.scores);
+  return largest(map.scores) === cell;
 }
 
 /** Index of the first largest value. */
@@ -106,9 +122,8 @@ function render({ model, el }) {
     const best = largest(to.scores), top = peaks(to.scores, to.rows, to.columns, model.get("k"));
     if (top[0] !== best) top.unshift(best), top.splice(model.get("k"));
     const found = to.scores;
-    dotAll(from, vectorOf(to, best), from.scores);
-    const back = largest(from.scores);
-    return { layer, from, to, cell, best, back, mutual: back === cell, unit, scores: found, similarity: found[best] * unit, top: top.map((i) => [...centreOf(to, i), found[i] * unit]) };
+    const mutual = isBest(from, vectorOf(to, best), found[best], cell);
+    return { layer, from, to, cell, best, mutual, unit, scores: found, similarity: found[best] * unit, top: top.map((i) => [...centreOf(to, i), found[i] * unit]) };
   }
 
   function paintHeat(one, answer) {
@@ -308,7 +323,7 @@ function render({ model, el }) {
 
   arrange();
   box.onResize(stage, measure);
-  box.root.pxw = { now, update, layers, sides };
+  box.root.pxw = { now, update, layers, sides, get size() { return sizeOf(sides()[0]); } };
   return box.cleanup;
 }
 export default { render };
