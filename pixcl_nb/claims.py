@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['words', 'SCALES', 'ARMS', 'ALWAYS', 'MEASURED', 'LABELLINGS', 'ROWS', 'ClaimsConfig', 'Arm', 'Bench', 'first_encoder',
            'new_method', 'recipe_of', 'train_config', 'measure', 'tune', 'score', 'scores', 'paired', 'verdict', 'Row',
-           'compare', 'densecl_probe', 'densecl_matches', 'agreement_course', 'step_times', 'densecl_overhead',
-           'cp2_finetune', 'cp2_quick', 'label_contrast', 'budget_score', 'label_budget', 'Labelling', 'extractor',
-           'labelling_score', 'labelling_scores', 'auxiliary_single', 'auxiliary_outliers', 'auxiliary_algorithm',
-           'auxiliary_quality', 'comparison', 'run_claims', 'claim_row', 'command_of']
+           'compare', 'densecl_probe', 'densecl_matches', 'other_positives', 'agreement_course', 'step_times',
+           'densecl_overhead', 'cp2_finetune', 'cp2_quick', 'label_contrast', 'budget_score', 'label_budget',
+           'Labelling', 'extractor', 'labelling_score', 'labelling_scores', 'auxiliary_single', 'auxiliary_outliers',
+           'auxiliary_algorithm', 'auxiliary_quality', 'comparison', 'run_claims', 'claim_row', 'command_of']
 
-# %% ../nbs/29_claims.ipynb #487340cf
+# %% ../nbs/29_claims.ipynb #51e57e74
 import dataclasses
 import json
 import time
@@ -30,7 +30,7 @@ from .matching import pck_keypoints, pck_pairs
 from .methods import create_method
 from .training import TrainConfig, choose_device, pretrain
 
-# %% ../nbs/29_claims.ipynb #451526af
+# %% ../nbs/29_claims.ipynb #add1d071
 words = lambda *default: field(default=default, metadata={"type": str})
 
 @dataclass
@@ -52,6 +52,7 @@ class ClaimsConfig:
     crop: int = 96                 # side of a view, pixels
     lr: float = .06                # of pretraining, SGD
     steps: int = 1600              # of pretraining
+    positives: tuple = words("geometric") # other kinds of DenseCL's positives, beside its own: geometric, mutual
     temperature: float = .2        # of MoCo's and DenseCL's terms and CP2's instance term
     position: str = "released"     # of CP2's blocks
     dense_weight: float = .2       # of CP2's dense term, as released
@@ -71,19 +72,20 @@ class ClaimsConfig:
 
     def __post_init__(self):
         check_name("split", self.split, ["val", "test"])
-        for name in ("seeds", "budgets", "rows", "size"): setattr(self, name, tuple(getattr(self, name)))
+        for name in ("seeds", "budgets", "rows", "size", "positives"): setattr(self, name, tuple(getattr(self, name)))
         for name in self.rows: check_name("rows", name, ROWS)
+        for name in self.positives: check_name("positives", name, ["geometric", "mutual"])
         if not self.seeds: raise ValueError("seeds: is empty; give at least one")
         for name in ("steps", "quick_steps", "finetune_steps", "contrast_steps", "auxiliary_steps", "crop", "clusters"): check_range(name, getattr(self, name), 1)
         if self.data == "voc" and self.classes is None: self.classes = VOC_7
 
-# %% ../nbs/29_claims.ipynb #a18fbc2c
+# %% ../nbs/29_claims.ipynb #8a31835d
 SCALES = {
     "small": dict(data="samples", size=(128, 128), seeds=(0,), steps=60, quick_steps=20, finetune_steps=40, budgets=(8, 60), contrast_steps=20, auxiliary_steps=20, clusters=12),
     "laptop": dict(),
     "gpu": dict(size=(180, 240), encoder="resnet18", output_stride=8, device="cuda", batch_size=128, crop=128, steps=4000, quick_steps=1000, finetune_steps=2000, finetune_batch=16, contrast_steps=1000, auxiliary_steps=1000)}
 
-# %% ../nbs/29_claims.ipynb #2e33c246
+# %% ../nbs/29_claims.ipynb #945dd9cd
 @dataclass(frozen=True)
 class Arm:
     "One way to get an encoder; `method` None stands for random weights."
@@ -107,7 +109,7 @@ ARMS = {
     "densecl-longer": Arm("DenseCL, then DenseCL", "densecl", "auxiliary_steps", "densecl"),
     "geometric-longer": Arm("DenseCL, then geometric positives", "densecl-geometric", "auxiliary_steps", "densecl")}
 
-# %% ../nbs/29_claims.ipynb #fccb41c1
+# %% ../nbs/29_claims.ipynb #17411410
 ALWAYS = ("data", "root", "size", "encoder", "output_stride", "device", "precision", "batch_size", "crop", "lr")   # what every arm depends on
 MEASURED = ("split", "classes", "labels")                                                                                             # and every score besides
 
@@ -119,7 +121,7 @@ class Bench:
         say=print, # where progress is told
         progress:bool=False # bars while training
     ):
-        self.config, self.out, self.say, self.progress = config, Path(out), say, progress
+        self.config, self.out, self.say, self.progress, self.seconds = config, Path(out), say, progress, {}
         self.train, self.labelled, self.test = demo_data(config)
 
     def settings(self, *names)->dict:
@@ -128,7 +130,10 @@ class Bench:
 
     def job(self, name:str, settings:dict, work)->dict:
         "The result of `work()`, or what the file of that name holds if its settings are these."
-        return job(self.out / "jobs" / f"{name}.json", settings, work, self.say)
+        path = self.out / "jobs" / f"{name}.json"
+        result = job(path, settings, work, self.say)
+        self.seconds[name] = json.loads(path.read_text())["seconds"]
+        return result
 
     def encoder(self, name:str, seed:int):
         "The encoder of an arm, trained if it was not yet; on the CPU."
@@ -150,7 +155,7 @@ class Bench:
         k = round(self.config.clusters * how.clusters) if how.algorithm == "kmeans" else None
         return fit_auxiliary_labels(extractor(self, how.extractor, seed), self.train, k, algorithm=how.algorithm, outliers=how.outliers, seed=seed)
 
-# %% ../nbs/29_claims.ipynb #e88f87ab
+# %% ../nbs/29_claims.ipynb #d1a79005
 def first_encoder(config:ClaimsConfig, seed:int):
     "The encoder every arm of a seed starts from."
     with torch.random.fork_rng():
@@ -170,7 +175,7 @@ def recipe_of(name:str, config:ClaimsConfig)->dict:
     if name == "auxiliary_contrast": return dict(view=view, samples=config.auxiliary_samples)
     return method_settings(name, config)
 
-# %% ../nbs/29_claims.ipynb #db57a351
+# %% ../nbs/29_claims.ipynb #ba465c25
 def train_config(
     config:ClaimsConfig,
     steps:int,
@@ -182,7 +187,7 @@ def train_config(
     return TrainConfig(steps, min(config.batch_size, count or config.batch_size), config.lr, seed=seed, warmup_steps=min(20, steps // 5), precision=config.precision,
                        checkpoint_every=100, device=config.device, channels_last=True, progress=progress)
 
-# %% ../nbs/29_claims.ipynb #1c095bef
+# %% ../nbs/29_claims.ipynb #87d87609
 def measure(bench:Bench, method, protocol:str, seed:int)->dict:
     "The score of a trained method under a protocol in 0…1, and what goes with it."
     c, encoder = bench.config, method.encoder.to(bench.config.device)
@@ -202,7 +207,7 @@ def tune(bench:Bench, encoder, labelled, steps:int, seed:int, head="fcn"):
     c = bench.config
     return finetune(encoder, labelled, bench.test, steps=steps, batch_size=c.finetune_batch, lr=c.finetune_lr, seed=seed, head=head, classes=c.classes, precision="bfloat16" if c.precision == "bf16" else "float32")
 
-# %% ../nbs/29_claims.ipynb #0601f7b9
+# %% ../nbs/29_claims.ipynb #02e4a834
 def score(bench:Bench, name:str, protocol:str, seed:int)->dict:
     "The score of an arm as a job: an arm whose scores are all there is not trained again."
     own = ["temperature", "steps", ARMS[name].steps] + (["finetune_steps", "finetune_batch", "finetune_lr"] if protocol.startswith("finetune") else [])
@@ -216,7 +221,7 @@ def scores(bench:Bench, names, protocol:str)->dict:
     "Arm → its score for each seed."
     return {name: [score(bench, name, protocol, seed)["score"] for seed in bench.config.seeds] for name in names}
 
-# %% ../nbs/29_claims.ipynb #aceef24b
+# %% ../nbs/29_claims.ipynb #d5451510
 def paired(
     a, # scores of one arm, a seed each
     b # of the other, the same seeds
@@ -233,7 +238,7 @@ def verdict(difference:dict)->str:
     if difference["low"] is None: return "one seed: no verdict"
     return "reproduced" if difference["low"] > 0 else "contradicted" if difference["high"] < 0 else "not at this scale"
 
-# %% ../nbs/29_claims.ipynb #d39f3594
+# %% ../nbs/29_claims.ipynb #a88b4265
 @dataclass(frozen=True)
 class Row:
     "A claim and how it is measured here."
@@ -247,16 +252,20 @@ def compare(bench:Bench, protocol:str, a:str, b:str, others=())->dict:
     values = scores(bench, [b, a, *others], protocol)
     return {"values": values, "compared": [a, b], "difference": paired(values[a], values[b])}
 
-# %% ../nbs/29_claims.ipynb #84af645e
+# %% ../nbs/29_claims.ipynb #df1cc2c7
 def densecl_probe(bench:Bench)->dict:
     "DenseCL and MoCo v2 under the frozen probe, with the other kinds of positives beside them."
-    return compare(bench, "probe", "densecl", "moco", ["random", "densecl-geometric", "densecl-mutual"])
+    return compare(bench, "probe", "densecl", "moco", ["random", *other_positives(bench)])
 
 def densecl_matches(bench:Bench)->dict:
     "Share of feature matches within one cell of the true warp, trained against untrained, and its course in training."
-    found = compare(bench, "matches", "densecl", "random", ["moco", "densecl-geometric", "densecl-mutual"])
-    course = {name: [agreement_course(bench, name, seed) for seed in bench.config.seeds] for name in ("densecl", "densecl-mutual")}
+    found = compare(bench, "matches", "densecl", "random", ["moco", *other_positives(bench)])
+    course = {name: [agreement_course(bench, name, seed) for seed in bench.config.seeds] for name in ("densecl", *other_positives(bench)) if name != "densecl-geometric"}
     return {**found, "course": course}
+
+def other_positives(bench:Bench)->list:
+    "The arms of DenseCL with other positives than its own."
+    return [f"densecl-{kind}" for kind in bench.config.positives]
 
 def agreement_course(bench:Bench, name:str, seed:int)->list:
     "Ten means of the share of matches that agree with the known warp, over a run's steps, from its log."
@@ -266,7 +275,7 @@ def agreement_course(bench:Bench, name:str, seed:int)->list:
         return {"course": tenths([json.loads(line)["agreement"] for line in lines])}
     return bench.job(f"course-{name}-seed{seed}", {**bench.settings("steps", "temperature"), "arm": dataclasses.asdict(ARMS[name]), "seed": seed}, read)["course"]
 
-# %% ../nbs/29_claims.ipynb #0e9de1d2
+# %% ../nbs/29_claims.ipynb #97ecd4e1
 def step_times(methods:dict, images, steps:int, precision:str="float32")->dict:
     "Seconds of each training step, method → list, the methods taking turns and changing who goes first; three untimed steps each come before."
     from pixcl_nb.training import train_step
@@ -283,7 +292,7 @@ def step_times(methods:dict, images, steps:int, precision:str="float32")->dict:
             if step >= 3: found[name].append(time.perf_counter() - started)
     return found
 
-# %% ../nbs/29_claims.ipynb #9a47fbe4
+# %% ../nbs/29_claims.ipynb #0665fc95
 def densecl_overhead(bench:Bench)->dict:
     "Extra time of a DenseCL step over a MoCo v2 step, 40 steps each, alternating."
     c = bench.config
@@ -296,7 +305,7 @@ def densecl_overhead(bench:Bench)->dict:
     extra = 1 - found["ratio"]                        # above −1 % is what the paper says
     return {"values": {"DenseCL ÷ MoCo v2": [found["ratio"]]}, "seconds_a_step": found["seconds"], "difference": {"each": [extra], "mean": extra, "low": extra + .01, "high": extra + .01}}
 
-# %% ../nbs/29_claims.ipynb #fed64ec0
+# %% ../nbs/29_claims.ipynb #1ae99533
 def cp2_finetune(bench:Bench)->dict:
     "CP2 with its pretrained decoder and MoCo v2, fine-tuned alike; without the decoder and random weights beside them."
     values = {**scores(bench, ["random", "moco", "cp2"], "finetune"), "cp2+decoder": [score(bench, "cp2", "finetune+decoder", seed)["score"] for seed in bench.config.seeds]}
@@ -310,7 +319,7 @@ def cp2_quick(bench:Bench)->dict:
     return {"values": values, "compared": ["cp2-quick+decoder", "moco-longer"], "difference": paired(values["cp2-quick+decoder"], values["moco-longer"]),
             "probe": probe, "probe_difference": paired(probe["cp2-quick"], probe["moco-longer"])}
 
-# %% ../nbs/29_claims.ipynb #48f5bccf
+# %% ../nbs/29_claims.ipynb #2215d916
 def label_contrast(bench:Bench, count:int, encoder, seed:int):
     "Label contrast on `count` labelled images."
     c, labelled = bench.config, label_subset(bench.labelled, count=count, seed=seed).cache()
@@ -318,7 +327,7 @@ def label_contrast(bench:Bench, count:int, encoder, seed:int):
     pretrain(method, labelled, train_config(c, c.contrast_steps, seed, count, bench.progress), run_dir=bench.out / "arms" / f"labels{count}-seed{seed}")
     return method
 
-# %% ../nbs/29_claims.ipynb #b589111e
+# %% ../nbs/29_claims.ipynb #eee7efba
 def budget_score(bench:Bench, count:int, contrast:bool, seed:int, longer:int=1)->dict:
     "mIoU after fine-tuning on `count` labelled images, from random weights or from label contrast on the same images."
     c, name = bench.config, "contrast" if contrast else "scratch"
@@ -330,7 +339,7 @@ def budget_score(bench:Bench, count:int, contrast:bool, seed:int, longer:int=1)-
     settings = {**bench.settings(*MEASURED, "finetune_steps", "finetune_batch", "finetune_lr", *(["contrast_steps", "contrast_form", "contrast_samples"] if contrast else [])), "count": count, "seed": seed, "longer": longer}
     return bench.job(f"budget-{name}-{count}-seed{seed}" + (f"-times{longer}" if longer > 1 else ""), settings, work)
 
-# %% ../nbs/29_claims.ipynb #df170251
+# %% ../nbs/29_claims.ipynb #5cdac147
 def label_budget(bench:Bench)->dict:
     "mIoU against the number of labelled images, with and without label contrast before; the difference is that of the lower half of the budgets."
     c, budgets = bench.config, [n for n in bench.config.budgets if n <= len(bench.labelled)]
@@ -341,7 +350,7 @@ def label_budget(bench:Bench)->dict:
     pooled = paired(np.mean([values[f"contrast, {n} labels"] for n in few], 0), np.mean([values[f"scratch, {n} labels"] for n in few], 0))
     return {"values": values, "compared": [f"contrast, mean of {few} labels", "scratch, the same"], "difference": pooled, "gains": gains, "baseline_at_twice_the_steps": twice}
 
-# %% ../nbs/29_claims.ipynb #598f2be0
+# %% ../nbs/29_claims.ipynb #68cb5f92
 @dataclass(frozen=True)
 class Labelling:
     "One way to discover labels."
@@ -355,14 +364,14 @@ LABELLINGS = {
     "DenseCL, a quarter of the clusters": Labelling(clusters=.25), "DenseCL, four times the clusters": Labelling(clusters=4.),
     "DenseCL, no outliers removed": Labelling(outliers=0.), "DenseCL, 20 % removed": Labelling(outliers=.2), "DenseCL, DBSCAN": Labelling(algorithm="dbscan")}
 
-# %% ../nbs/29_claims.ipynb #00db9cd8
+# %% ../nbs/29_claims.ipynb #7d57a980
 def extractor(bench:Bench, name:str, seed:int):
     "The encoder whose features are clustered."
     if name == "colour": return ColourFeatures()
     if name != "few": return bench.encoder(name, seed)
     return label_contrast(bench, bench.config.few_labels, first_encoder(bench.config, seed), seed).encoder.cpu()
 
-# %% ../nbs/29_claims.ipynb #f787aee6
+# %% ../nbs/29_claims.ipynb #407f4cbb
 def labelling_score(bench:Bench, name:str, seed:int)->dict:
     "Quality of a labelling of the training images, and the probe after auxiliary contrast with it, as a job."
     c, how = bench.config, LABELLINGS[name]
@@ -380,7 +389,7 @@ def labelling_scores(bench:Bench, names)->dict:
     "Labelling → probe for each seed."
     return {name: [labelling_score(bench, name, seed)["score"] for seed in bench.config.seeds] for name in names}
 
-# %% ../nbs/29_claims.ipynb #15c760ba
+# %% ../nbs/29_claims.ipynb #b56fa802
 def auxiliary_single(bench:Bench)->dict:
     "Auxiliary contrast from DenseCL's encoder against its start and against as many steps more with positives from augmentation only."
     values = {**scores(bench, ["densecl", "densecl-longer", "geometric-longer"], "probe"), **labelling_scores(bench, ["DenseCL"])}
@@ -396,7 +405,7 @@ def auxiliary_algorithm(bench:Bench)->dict:
     values = labelling_scores(bench, ["DenseCL", "DenseCL, DBSCAN"])
     return {"values": values, "compared": ["DenseCL", "DenseCL, DBSCAN"], "difference": paired(values["DenseCL"], values["DenseCL, DBSCAN"])}
 
-# %% ../nbs/29_claims.ipynb #77cc8236
+# %% ../nbs/29_claims.ipynb #18423164
 def auxiliary_quality(bench:Bench)->dict:
     "Spearman's rank correlation, over labellings, of what quality says before training and the probe after it; one for each seed."
     from scipy.stats import spearmanr
@@ -407,7 +416,7 @@ def auxiliary_quality(bench:Bench)->dict:
                     for metric in ("positive_precision", "negative_precision", "recall", "v_measure")}
     return {"values": values, "quality": quality, "correlations": correlations, "compared": ["rank correlation of V-measure and probe", "0"], "difference": paired(correlations["v_measure"], np.zeros(len(bench.config.seeds)))}
 
-# %% ../nbs/29_claims.ipynb #6dd46224
+# %% ../nbs/29_claims.ipynb #c3d8a719
 def comparison(bench:Bench)->dict:
     "Every method at equal steps under every protocol; the verdict compares auxiliary contrast with random weights under the probe."
     names, counts = ["random", "moco", "densecl", "cp2", "label", "auxiliary"], [n for n in bench.config.budgets if n <= len(bench.labelled)]
@@ -415,7 +424,7 @@ def comparison(bench:Bench)->dict:
     table = {protocol: scores(bench, names, protocol) for protocol in protocols}
     return {"values": table["probe"], "table": table, "compared": ["auxiliary", "random"], "difference": paired(table["probe"]["auxiliary"], table["probe"]["random"])}
 
-# %% ../nbs/29_claims.ipynb #b9b4ec3d
+# %% ../nbs/29_claims.ipynb #1623c0e4
 ROWS = {
     "densecl_probe": Row("dense contrast segments better than MoCo v2", "DenseCL", "frozen linear probe, mIoU, equal steps", densecl_probe),
     "densecl_matches": Row("matches by features get better in training", "DenseCL", "matches within one cell of the known warp, trained − untrained", densecl_matches),
@@ -429,7 +438,7 @@ ROWS = {
     "auxiliary_quality": Row("a quick metric says which labelling will train well", "Zhang et al.", "rank correlation over labellings of quality (ours: V-measure) and probe", auxiliary_quality),
     "comparison": Row("auxiliary contrast beats random weights", "all methods", "frozen probe at equal steps; the table holds every method and protocol", comparison)}
 
-# %% ../nbs/29_claims.ipynb #262aabb3
+# %% ../nbs/29_claims.ipynb #8ca8a4c0
 def run_claims(
     config:ClaimsConfig=None,
     out="runs/claims", # folder of arms, jobs, rows
@@ -444,24 +453,20 @@ def run_claims(
     atomic_write(bench.out / "results.json", json.dumps(results, indent=1))
     return results
 
-# %% ../nbs/29_claims.ipynb #dd5390dc
+# %% ../nbs/29_claims.ipynb #25c2fbcb
 def claim_row(bench:Bench, name:str, scale:str)->dict:
     "One row: its figures, verdict, command, machine and minutes."
     row, started = ROWS[name], time.time()
-    before = {path: path.stat().st_mtime for path in (bench.out / "jobs").glob("*.json")}
+    bench.seconds.clear()
     result = row.work(bench)
-    new = [path for path in (bench.out / "jobs").glob("*.json") if before.get(path) != path.stat().st_mtime]
-    seconds = sum(json.loads(path.read_text())["seconds"] for path in new)
     said = "machinery only" if scale == "small" else verdict(result["difference"])
     found = {"claim": row.claim, "paper": row.paper, "measure": row.measure, **result, "verdict": said, "command": command_of(bench.config, name, scale), "machine": machine(bench.config.device)}
-    path = bench.out / "rows" / f"{name}.json"
-    earlier = json.loads(path.read_text()).get("minutes", 0) if path.exists() else 0
-    found["minutes"] = round(max(earlier, seconds / 60), 1)
-    atomic_write(path, json.dumps(found, indent=1))
+    found["minutes"] = round(sum(bench.seconds.values()) / 60, 1)
+    atomic_write(bench.out / "rows" / f"{name}.json", json.dumps(found, indent=1))
     bench.say(f"{name}: {found['difference']['mean']:+.4f}, {said}, {time.time() - started:.0f} s")
     return found
 
-# %% ../nbs/29_claims.ipynb #08577606
+# %% ../nbs/29_claims.ipynb #dfd2109d
 def command_of(config:ClaimsConfig, row:str, scale:str)->str:
     "The shell command that makes one row: every setting that differs from its scale's."
     default, found = ClaimsConfig(**SCALES[scale]), [f"pixcl claims --scale {scale} --rows {row}"]

@@ -49,6 +49,7 @@ def merge_streams(outputs):
             if merged and merged[-1].output_type == "stream" and merged[-1].name == output.name:
                 merged[-1].text += output.text
                 continue
+        if "image/png" in output.get("data", {}): output.data.pop("application/vnd.jupyter.widget-view+json", None)    # the still picture stays; a view without its kernel is an error message
         merged.append(output)
     return merged
 
