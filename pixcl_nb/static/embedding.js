@@ -115,8 +115,8 @@ function canvasRenderer(canvas, count, ground) {
   const context = canvas.getContext("2d");
   let before, after, state, image = null, words = null;
   function disc(size) {                // half-widths of the rows of a disc
-    const r = Math.max(1, size / 2), reach = Math.floor(r), rows = [];
-    for (let v = -reach; v <= reach; v++) rows.push(Math.floor(Math.sqrt(r * r - v * v) + .25));
+    const r = Math.max(1, size / 2), square = r * r + r / 2, reach = Math.floor(Math.sqrt(square)), rows = [];
+    for (let v = -reach; v <= reach; v++) rows.push(Math.floor(Math.sqrt(square - v * v)));
     return { reach, rows };
   }
   return {
