@@ -162,8 +162,10 @@ def test_ctrl_c_during_a_pause_reaches_pretrain(tmp_path):
     monitor = TrainingMonitor()
     monitor.pause()
     before = signal.getsignal(signal.SIGINT)                       # SIG_IGN where the tests run in the background of a script
-    threading.Timer(.6, os.kill, (os.getpid(), signal.SIGINT)).start()
-    with pytest.raises(KeyboardInterrupt): pretrain(Toy(), DATA, CONFIG, run_dir=tmp_path, on_step=monitor.on_step)
+    def paused_then_interrupted(*arguments):                       # the timer starts where the pause does, however long the set-up took
+        threading.Timer(.6, os.kill, (os.getpid(), signal.SIGINT)).start()
+        return monitor.on_step(*arguments)
+    with pytest.raises(KeyboardInterrupt): pretrain(Toy(), DATA, CONFIG, run_dir=tmp_path, on_step=paused_then_interrupted)
     assert len(list(tmp_path.glob("step-*.pt"))) == 1 and signal.getsignal(signal.SIGINT) is before
 
 
