@@ -4,20 +4,21 @@
 
 # %% auto #0
 __all__ = ['SINE', 'COLOURS', 'STUFF', 'PATTERNS', 'ANY', 'THINGS', 'SAMPLE_CLASSES', 'SAMPLE_PALETTE', 'SAMPLE_SPLITS',
-           'SAMPLE_VERSION', 'BROKEN', 'CAMVID', 'VOC', 'READERS', 'PHOTOS', 'uniform', 'pick', 'wave', 'rotate',
-           'value_noise', 'random_colour', 'sky', 'grass', 'water', 'brick', 'gravel', 'paint_stuff', 'paint_texture',
-           'scatter_litter', 'disc', 'square', 'ring', 'fish', 'star', 'Thing', 'random_pose', 'random_thing',
-           'random_things', 'paint_thing', 'light_scene', 'agreement', 'render_scene', 'sample_scene', 'sample_pair',
-           'correspondences', 'save_mask', 'write_samples', 'write_sample', 'cache_folder', 'rendered_folder',
-           'sample_folder', 'read_image', 'read_mask', 'id_lookup', 'check_size', 'fit', 'fit_image', 'fit_mask',
-           'Batch', 'SegmentationData', 'native_size', 'spread_palette', 'check_folder', 'read_list', 'find_files',
-           'folder_classes', 'read_folder', 'read_camvid', 'read_voc', 'check_files', 'read_cityscapes', 'read_pets',
-           'read_samples', 'download_data', 'load_data', 'check_labelled', 'covering_order', 'label_subset',
-           'CorrespondencePair', 'load_pairs', 'package_folder', 'load_photos', 'StereoPair', 'stereo_pair',
-           'KeypointPair', 'load_keypoint_pairs', 'keypoint_pair']
+           'SAMPLE_VERSION', 'BROKEN', 'CAMVID', 'VOC', 'PICTURES', 'READERS', 'PHOTOS', 'uniform', 'pick', 'wave',
+           'rotate', 'value_noise', 'random_colour', 'sky', 'grass', 'water', 'brick', 'gravel', 'paint_stuff',
+           'paint_texture', 'scatter_litter', 'disc', 'square', 'ring', 'fish', 'star', 'Thing', 'random_pose',
+           'random_thing', 'random_things', 'paint_thing', 'light_scene', 'agreement', 'render_scene', 'sample_scene',
+           'sample_pair', 'correspondences', 'save_mask', 'write_samples', 'write_sample', 'cache_folder',
+           'rendered_folder', 'sample_folder', 'read_image', 'read_mask', 'id_lookup', 'check_size', 'fit', 'fit_image',
+           'fit_mask', 'Batch', 'SegmentationData', 'native_size', 'spread_palette', 'check_folder', 'read_list',
+           'find_files', 'folder_classes', 'read_folder', 'read_camvid', 'read_voc', 'check_files', 'read_cityscapes',
+           'read_pets', 'read_samples', 'UnlabelledData', 'header_sizes', 'read_images', 'download_data', 'load_data',
+           'check_labelled', 'covering_order', 'label_subset', 'CorrespondencePair', 'load_pairs', 'package_folder',
+           'load_photos', 'StereoPair', 'stereo_pair', 'KeypointPair', 'load_keypoint_pairs', 'keypoint_pair']
 
 # %% ../nbs/00_data.ipynb #f6b33f69
 import csv
+import hashlib
 import importlib.util
 import json
 import os
@@ -25,6 +26,7 @@ import shutil
 import tempfile
 import time
 from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -35,7 +37,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from .checks import check_name, check_range
+from .checks import atomic_write, check_name, check_range
 
 # %% ../nbs/00_data.ipynb #5cec7b50
 SINE = np.round(np.sin(np.arange(4096) * (2 * np.pi / 4096)) * 65536) / 65536   # rounded far above the last bit, so equal on every machine
@@ -821,7 +823,63 @@ def read_samples(
     "The shipped scenes, or a folder made by `write_samples`."
     return read_folder(sample_folder() if root is None else root, split, size, "samples")
 
-READERS = {"samples": read_samples, "camvid": read_camvid, "voc": read_voc, "cityscapes": read_cityscapes, "pets": read_pets, "folder": read_folder}
+
+
+# %% ../nbs/00_data.ipynb #7dbda820
+PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm"}
+
+class UnlabelledData(SegmentationData):
+    "Pictures without masks: every pixel is 255."
+    def read(self, index):
+        image = read_image(self.images[index]) if self.size is None else fit_image(read_image(self.images[index]), self.size)
+        return image, torch.full(image.shape[1:], 255, dtype=torch.uint8)
+
+    def mask(self, index): return torch.full(self.size or native_size(self.images[index]), 255, dtype=torch.long)
+
+    def subset(self, indices):
+        indices = [range(len(self))[int(index)] for index in indices]
+        part = UnlabelledData(*([values[index] for index in indices] for values in (self.images, self.labels, self.names)), self.class_names, size=self.size, title=self.title)
+        part.memory = {new: self.memory[old] for new, old in enumerate(indices) if old in self.memory}
+        return part
+
+    @cached_property
+    def presence(self): return torch.zeros(len(self), self.num_classes, dtype=torch.bool)
+
+    @cached_property
+    def extents(self):
+        if self.size is None: return None
+        sizes = [fit(height, width, self.size) for height, width in header_sizes(self.images)]
+        return None if set(sizes) == {self.size} else torch.tensor(sizes)
+
+# %% ../nbs/00_data.ipynb #71b03179
+def header_sizes(
+    paths, # image files
+    keep:int=10_000 # so many files and more are remembered in the user's cache
+)->list:
+    "(height, width) of every file, from the headers, sixteen files at a time."
+    digest = hashlib.sha256("\n".join(map(str, paths)).encode()).hexdigest()[:16]
+    kept = cache_folder()/f"sizes-{digest}.npy"
+    if len(paths) >= keep and kept.exists(): return list(map(tuple, np.load(kept).tolist()))
+    with ThreadPoolExecutor(16) as pool: sizes = list(pool.map(native_size, paths))
+    if len(paths) >= keep: atomic_write(kept, lambda path: np.save(open(path, "wb"), np.array(sizes)))
+    return sizes
+
+# %% ../nbs/00_data.ipynb #79f2e5c6
+def read_images(
+    root, # a folder of pictures, sub-folders too
+    split:str, # a folder inside root, if there is one of that name
+    size # (H, W) or None
+):
+    "Every picture below `root/split`, else below `root`, in the order of their paths, without labels."
+    if root is None: raise ValueError("root: 'images' needs a folder of pictures; pass root=")
+    root = Path(root).expanduser()
+    if not root.is_dir(): raise FileNotFoundError(f"root: there is no folder {root}; 'images' needs a folder of pictures")
+    folder = root/split if (root/split).is_dir() else root
+    images = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURES)
+    if not images: raise FileNotFoundError(f"root: no picture below {folder}; looked for {' '.join(sorted(PICTURES))}")
+    return UnlabelledData(images, [None] * len(images), [path.relative_to(folder).as_posix() for path in images], ["unlabelled"], size=size, title=f"images {folder.name}")
+
+READERS = {"samples": read_samples, "camvid": read_camvid, "voc": read_voc, "cityscapes": read_cityscapes, "pets": read_pets, "folder": read_folder, "images": read_images}
 
 # %% ../nbs/00_data.ipynb #8e3e9a0a
 def download_data(
@@ -837,7 +895,7 @@ def download_data(
 
 # %% ../nbs/00_data.ipynb #0b2bd35b
 def load_data(
-    name:str, # samples | camvid | voc | cityscapes | pets | folder
+    name:str, # samples | camvid | voc | cityscapes | pets | folder | images
     root=None, # the data set's folder; samples need none
     split:str="train", # train | val | test, where the data set has it
     size=None, # (height, width): scale into this box and pad; None = native sizes

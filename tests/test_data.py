@@ -432,3 +432,14 @@ def test_keypoint_pairs(tmp_path):
     assert load_keypoint_pairs(tmp_path, "train")[0].image_a == "b"
     with pytest.raises(ValueError, match="split: unknown name 'test'"): load_keypoint_pairs(tmp_path, "test")
     with pytest.raises(FileNotFoundError, match="root: there is no folder"): load_keypoint_pairs(tmp_path/"no")
+
+
+def test_a_folder_of_pictures_without_labels(tmp_path):
+    for name, side in (("train/cats/a.jpg", 40), ("train/b.PNG", 50), ("notes.txt", 0)):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (side, 30)).save(tmp_path / name, format="png") if side else (tmp_path / name).write_text("no picture")
+    data = load_data("images", tmp_path, size=(32, 32))
+    assert (len(data), data.names, data.extents.tolist()) == (2, ["b.PNG", "cats/a.jpg"], [[19, 32], [24, 32]])
+    assert (data[0][1] == 255).all() and data.batch([0, 1]).images.shape == (2, 3, 32, 32)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match="no picture below"): load_data("images", tmp_path / "empty")
