@@ -7,8 +7,9 @@ __all__ = ['words', 'SCALES', 'ARMS', 'ALWAYS', 'MEASURED', 'LABELLINGS', 'ROWS'
            'new_method', 'recipe_of', 'train_config', 'measure', 'tune', 'score', 'scores', 'paired', 'verdict', 'Row',
            'compare', 'densecl_probe', 'densecl_matches', 'other_positives', 'agreement_course', 'step_times',
            'densecl_overhead', 'cp2_finetune', 'cp2_quick', 'label_contrast', 'budget_score', 'label_budget',
-           'Labelling', 'extractor', 'labelling_score', 'labelling_scores', 'auxiliary_single', 'auxiliary_outliers',
-           'auxiliary_algorithm', 'auxiliary_quality', 'comparison', 'run_claims', 'claim_row', 'command_of']
+           'Labelling', 'NoiseFeatures', 'extractor', 'labelling_score', 'labelling_scores', 'auxiliary_single',
+           'auxiliary_outliers', 'auxiliary_algorithm', 'auxiliary_quality', 'equal_steps', 'comparison', 'run_claims',
+           'claim_row', 'try_row', 'command_of']
 
 # %% ../nbs/29_claims.ipynb #51e57e74
 import dataclasses
@@ -354,7 +355,7 @@ def label_budget(bench:Bench)->dict:
 @dataclass(frozen=True)
 class Labelling:
     "One way to discover labels."
-    extractor: str = "densecl"     # an arm, "few" (label contrast on `few_labels` images) or "colour"
+    extractor: str = "densecl"     # an arm, "few" (label contrast on `few_labels` images), "colour" or "noise"
     clusters: float = 1.           # times the configuration's
     outliers: float = .05
     algorithm: str = "kmeans"
@@ -362,12 +363,26 @@ class Labelling:
 LABELLINGS = {
     "DenseCL": Labelling(), "MoCo v2": Labelling("moco"), "random weights": Labelling("random"), "few labels": Labelling("few"), "colour": Labelling("colour"),
     "DenseCL, a quarter of the clusters": Labelling(clusters=.25), "DenseCL, four times the clusters": Labelling(clusters=4.),
-    "DenseCL, no outliers removed": Labelling(outliers=0.), "DenseCL, 20 % removed": Labelling(outliers=.2), "DenseCL, DBSCAN": Labelling(algorithm="dbscan")}
+    "DenseCL, no outliers removed": Labelling(outliers=0.), "DenseCL, 20 % removed": Labelling(outliers=.2), "DenseCL, DBSCAN": Labelling(algorithm="dbscan"), "random ids": Labelling("noise")}
 
 # %% ../nbs/29_claims.ipynb #7d57a980
+class NoiseFeatures(torch.nn.Module):
+    "Features that know nothing of the image: clusters of them are random ids. Drawn anew in every call, in one order for a seed."
+    def __init__(self,
+        stride:int=8, # pixels per cell
+        channels:int=8,
+        seed:int=0
+    ):
+        super().__init__()
+        self.stride, self.channels, self.generator = stride, channels, torch.Generator().manual_seed(seed)
+
+    def forward(self, images): return torch.randn(len(images), self.channels, *(side // self.stride for side in images.shape[2:]), generator=self.generator).to(images)
+
+# %% ../nbs/29_claims.ipynb #1e79bf69
 def extractor(bench:Bench, name:str, seed:int):
     "The encoder whose features are clustered."
     if name == "colour": return ColourFeatures()
+    if name == "noise": return NoiseFeatures(seed=seed)
     if name != "few": return bench.encoder(name, seed)
     return label_contrast(bench, bench.config.few_labels, first_encoder(bench.config, seed), seed).encoder.cpu()
 
@@ -416,6 +431,13 @@ def auxiliary_quality(bench:Bench)->dict:
                     for metric in ("positive_precision", "negative_precision", "recall", "v_measure")}
     return {"values": values, "quality": quality, "correlations": correlations, "compared": ["rank correlation of V-measure and probe", "0"], "difference": paired(correlations["v_measure"], np.zeros(len(bench.config.seeds)))}
 
+# %% ../nbs/29_claims.ipynb #17db77b8
+def equal_steps(bench:Bench)->dict:
+    "Every method's frozen probe after equal steps from the same weights; the verdict compares auxiliary contrast with the best of the methods that see no labels."
+    values = scores(bench, ["random", "moco", "densecl", "cp2", "auxiliary", "label"], "probe")
+    best = max(("moco", "densecl", "cp2"), key=lambda name: np.mean(values[name]))
+    return {"values": values, "compared": ["auxiliary", best], "difference": paired(values["auxiliary"], values[best]), "to_random": {name: paired(found, values["random"]) for name, found in values.items() if name != "random"}}
+
 # %% ../nbs/29_claims.ipynb #c3d8a719
 def comparison(bench:Bench)->dict:
     "Every method at equal steps under every protocol; the verdict compares auxiliary contrast with random weights under the probe."
@@ -436,6 +458,7 @@ ROWS = {
     "auxiliary_outliers": Row("removing 5 % of the pixels as outliers helps", "Zhang et al.", "frozen probe, 5 % against none", auxiliary_outliers),
     "auxiliary_algorithm": Row("k-means makes better labels than DBSCAN", "Zhang et al.", "frozen probe, k-means against DBSCAN on one extractor", auxiliary_algorithm),
     "auxiliary_quality": Row("a quick metric says which labelling will train well", "Zhang et al.", "rank correlation over labellings of quality (ours: V-measure) and probe", auxiliary_quality),
+    "equal_steps": Row("labels discovered across images teach more than augmentation", "Zhang et al.", "frozen probe after equal steps from the same weights, all methods", equal_steps),
     "comparison": Row("auxiliary contrast beats random weights", "all methods", "frozen probe at equal steps; the table holds every method and protocol", comparison)}
 
 # %% ../nbs/29_claims.ipynb #8ca8a4c0
@@ -446,9 +469,9 @@ def run_claims(
     say=print, # where progress is told
     progress:bool=False # bars while training
 )->dict:
-    "Do every row that is not done, write `results.json`, return it. A row's errors do not stop the others: it is reported without figures."
+    "Do every row that is not done, write `results.json`, return it. A row that fails does not stop the others: its error stands in its place."
     bench = Bench(config or ClaimsConfig(), out, say, progress)
-    found = {name: claim_row(bench, name, scale) for name in bench.config.rows or ROWS}
+    found = {name: try_row(bench, name, scale) for name in bench.config.rows or ROWS}
     results = {"scale": scale, "config": dataclasses.asdict(bench.config), "machine": machine(bench.config.device), "rows": found}
     atomic_write(bench.out / "results.json", json.dumps(results, indent=1))
     return results
@@ -465,6 +488,14 @@ def claim_row(bench:Bench, name:str, scale:str)->dict:
     atomic_write(bench.out / "rows" / f"{name}.json", json.dumps(found, indent=1))
     bench.say(f"{name}: {found['difference']['mean']:+.4f}, {said}, {time.time() - started:.0f} s")
     return found
+
+
+def try_row(bench:Bench, name:str, scale:str)->dict:
+    "`claim_row`, or what went wrong in it."
+    try: return claim_row(bench, name, scale)
+    except (ValueError, RuntimeError, OSError) as error:
+        bench.say(f"{name}: failed: {error}")
+        return {"claim": ROWS[name].claim, "paper": ROWS[name].paper, "measure": ROWS[name].measure, "error": f"{type(error).__name__}: {error}", "command": command_of(bench.config, name, scale)}
 
 # %% ../nbs/29_claims.ipynb #dfd2109d
 def command_of(config:ClaimsConfig, row:str, scale:str)->str:
