@@ -60,7 +60,7 @@ def likely_cause(
     if where.any():
         ratio = (mine[where] / theirs[where]).median()
         if ratio == -1 or same(mine, -theirs): return "the sign is flipped"
-        if ratio.abs() > 1e-9 and same(mine, ratio * theirs): return f"yours is {float(ratio):.4g} times the right one"
+        if ratio.abs() > 1e-9 and abs(ratio - 1) > 1e-3 and same(mine, ratio * theirs): return f"yours is {float(ratio):.4g} times the right one"
         if theirs.numel() > 1 and same(mine, theirs + (mine - theirs).median()): return f"yours is the right one plus {float((mine - theirs).median()):.4g}"
     if mine.dim() == 2 and mine.shape[0] == mine.shape[1] and same(mine.T, theirs): return "yours is transposed"
     if mine.dim() and same(mine.flatten().sort()[0], theirs.flatten().sort()[0]): return "the right numbers, in another order"
@@ -529,6 +529,7 @@ def fork_server(
     "Import torch once; then fork a student's process for every socket that arrives. Ends with the marking process."
     for name in PRELOAD: importlib.import_module(name)
     torch.set_num_threads(1)                                             # a fork must not inherit a pool of threads
+    cost(torch.ones, 1)                                                  # what torch imports at the first use is imported once
     signal.signal(signal.SIGCHLD, signal.SIG_IGN), signal.signal(signal.SIGINT, signal.SIG_IGN)
     control = socket.socket(fileno=handle)
     control.sendall(b"ready")
@@ -673,7 +674,7 @@ def plan(
     for grade_id, cell in expected.items():
         kind = kind_of(cell)
         if grade_id not in seen: remarks.append(f"{grade_id} was deleted" + ("; it was put back" if kind in ("tests", "setup") else ""))
-        elif kind in ("tests", "setup") and any(source.strip() != released[grade_id]["source"].strip() for source in seen[grade_id]): remarks.append(f"{grade_id} was edited; the original was used")
+        elif kind in ("tests", "setup") and any(source.strip() not in (cell["source"].strip(), released[grade_id]["source"].strip()) for source in seen[grade_id]): remarks.append(f"{grade_id} was edited; the original was used")
         if kind == "setup" and cell["cell_type"] == "code": steps.append((grade_id, cell["source"]))
         if kind == "solution": steps += [(grade_id if not i else f"{grade_id} ({i + 1})", source) for i, source in enumerate(answers.get(grade_id, []))]
         steps += extras.get(grade_id, [])
@@ -759,7 +760,10 @@ def grade_notebook(
         for grade_id, cell in tests.items():
             try: names = runner.names(wanted)
             except StudentError as error: points, printed, why = 0, "", str(error)
-            else: points, printed, why = run_tests(cell["source"], {**setting, **names}, cell["metadata"]["nbgrader"]["points"])
+            else:
+                for name in wanted: setting.pop(name, None)
+                setting.update(names)                                    # one namespace for all tests: later cells use what earlier ones define
+                points, printed, why = run_tests(cell["source"], setting, cell["metadata"]["nbgrader"]["points"])
             marked.questions.append(dict(id=grade_id, points=points, out_of=cell["metadata"]["nbgrader"]["points"], printed=printed, why=why))
     finally:
         MARKING["now"], marked.granted = before, runner.granted
