@@ -6,12 +6,13 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export MPLBACKEND := agg
 ARGS ?=
 
-.PHONY: help install demo lab test test-all bench clean
+.PHONY: course help install demo lab test test-all bench clean
 help:
 	@echo "make demo      pretrain CP2 and MoCo, evaluate, write runs/demo/report.html  (ARGS='--data camvid --root PATH')"
 	@echo "make lab       open JupyterLab at the first notebook"
 	@echo "make test      export in sync, every notebook, every test"
 	@echo "make test-all  the same with the slow cells and tests"
+	@echo "make course    the assignments: course/student and course/instructor"
 	@echo "make bench     speed and memory against the usual ways, as ratios of one run"
 
 install: $(STAMP)
@@ -36,6 +37,10 @@ test-all: $(STAMP)
 
 bench: $(STAMP)
 	@for script in tests/bench/bench_*.py; do echo "== $$script"; $(BIN)/python $$script $(ARGS) || exit 1; done
+
+course: $(STAMP)
+	$(BIN)/python -c "from pixcl_nb.course import build_packs; build_packs()"
+	@echo "course/student (for students), course/instructor (solutions, grading copies, guide)"
 
 clean:
 	rm -rf runs build dist *.egg-info
