@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'RunConfig', 'Shape', 'encoder_stride', 'default_settings', 'as_kind', 'filled', 'value_of', 'nested',
-           'merged', 'run_config', 'read_config', 'write_config', 'git_state', 'made_with', 'fingerprint',
+           'layered', 'merged', 'run_config', 'read_config', 'write_config', 'git_state', 'made_with', 'fingerprint',
            'save_encoder', 'start_encoder', 'build_method', 'run_data', 'with_steps', 'differences',
            'check_same_config', 'cpu_threads', 'run', 'forget', 'write_run', 'load_run', 'RerunReport', 'rerun',
            'compare_runs']
@@ -126,6 +126,14 @@ def nested(
         place[last] = value_of(text)
     return found
 
+def layered(*parts)->dict:
+    "`merged` for whole configurations, in which a later number of steps replaces an earlier number of epochs."
+    found = {}
+    for part in parts:
+        if "steps" in (part.get("train") or {}) and part.get("epochs") is None: found.pop("epochs", None)
+        found = merged(found, part)
+    return found
+
 def merged(*parts)->dict:
     "Dictionaries of dictionaries, the later ones winning."
     found = {}
@@ -229,7 +237,7 @@ def run_data(
     "(data, config): the images, with their discovered labels where the run learns from such, and the settings that belong to those."
     data = load_data(config.data, config.root, config.split, config.size)
     kept = Path(folder) / "auxiliary" if folder else None
-    place = kept if kept and kept.is_dir() else config.labels
+    place = kept if kept and (kept / "manifest.json").exists() else config.labels       # the manifest is written last
     if place is None:
         if config.method == "auxiliary_contrast": raise ValueError("labels: auxiliary_contrast learns from discovered labels; make them with `pixcl labels` and give --labels FOLDER")
         return data, config
@@ -279,10 +287,11 @@ def run(
     out, (rank, world) = Path(out), distributed_world()
     if (out / "run.yaml").exists() and not resume and rank == 0: forget(out)
     with cpu_threads(config.threads):
-        data, config = run_data(config, out)
+        kept = out if resume else None
+        data, config = run_data(config, kept)
         config = with_steps(config, len(data), world)
         if resume and (out / "run.yaml").exists(): check_same_config(out, config)
-        method = build_method(config, out)
+        method = build_method(config, kept)
         if rank == 0: write_run(out, config, method, data, world)
         history = pretrain(method, data, config.train, run_dir=out, resume=resume, on_step=on_step)
         if rank == 0: save_encoder(method, out / "encoder.safetensors")
@@ -297,7 +306,7 @@ def forget(out):
 def write_run(out, config:RunConfig, method, data, world:int):
     "run.yaml, and what the run starts from. Nothing that is there already is touched, but for the versions, which a resumed run may have changed."
     if config.start and not (out / "start.safetensors").exists(): save_encoder(method, out / "start.safetensors")
-    if config.labels and not (out / "auxiliary").exists(): load_auxiliary_labels(config.labels).save(out / "auxiliary")
+    if config.labels and not (out / "auxiliary" / "manifest.json").exists(): load_auxiliary_labels(config.labels).save(out / "auxiliary")
     whole = getattr(data, "data", data)
     write_config(out / "run.yaml", config, made_with=made_with(config.train.device if config.train.device != "auto" else "cpu"),
                  data={"title": getattr(whole, "title", type(whole).__name__), "images": len(data), "fingerprint": fingerprint(whole)}, processes=world)

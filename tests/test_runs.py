@@ -1,0 +1,155 @@
+"""A run is a function of its file: configurations round-trip, a rerun has the same bits, what differs is said."""
+import dataclasses
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+import yaml
+from hypothesis import given, settings as hypothesis_settings, strategies as st
+
+import pixcl_nb.runs as runs
+from pixcl_nb.data import load_data
+from pixcl_nb.encoders import create_encoder
+from pixcl_nb.methods import METHODS, create_method
+from pixcl_nb.runs import (build_method, check_same_config, compare_runs, default_settings, differences, encoder_stride, fingerprint, layered, load_run, merged, nested, read_config, rerun, run, run_config, save_encoder,
+                           with_steps, write_config)
+from pixcl_nb.training import TrainConfig, last_checkpoint
+
+SMALL = {"method": "moco", "threads": 1, "settings": {"queue_size": 32, "view": {"size": 32}}, "train": {"steps": 4, "batch_size": 8, "device": "cpu", "progress": False}}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    method, history = run(run_config(SMALL), folder)
+    return folder, method, history
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_default_settings_are_the_methods_own(name):
+    assert default_settings(name, 8) == create_method(name, **({"queue_size": 8} if hasattr(default_settings(name, 8), "queue_size") else {})).config if not hasattr(default_settings(name, 8), "queue_size") else \
+        replace(default_settings(name, 8), queue_size=8) == create_method(name, queue_size=8).config
+
+
+@pytest.mark.parametrize("suffix", ["yaml", "json"])
+@pytest.mark.parametrize("name", METHODS)
+def test_configurations_round_trip_through_a_file(name, suffix, tmp_path):
+    config = run_config({"method": name, "train": {"steps": 3, "lr": 1e-5}, "size": [60, 80], "epochs": 1.5})
+    write_config(tmp_path / f"run.{suffix}", config, made_with={"torch": "1"})
+    assert run_config(read_config(tmp_path / f"run.{suffix}")) == replace(config, train=replace(config.train, steps=1))
+
+
+@hypothesis_settings(max_examples=30, deadline=None)
+@given(st.floats(1e-6, 10), st.integers(1, 10**6), st.booleans(), st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), min_size=1))
+def test_every_kind_of_field_survives_yaml(lr, steps, fast, root):
+    import tempfile, pathlib
+    config = run_config({"method": "moco", "root": root, "train": {"steps": steps, "lr": lr, "channels_last": fast}})
+    with tempfile.TemporaryDirectory() as folder: assert run_config(read_config(write_config(pathlib.Path(folder) / "x.yaml", config))) == config
+
+
+@pytest.mark.parametrize("values, words", [
+    ({"settings": {"temprature": 1}}, "setting of settings: unknown name 'temprature', did you mean 'temperature'"), ({"train": {"steps": 1, "larning_rate": 1}}, "setting of train: unknown name"),
+    ({"settings": {"temperature": "warm"}}, "settings.temperature: expected a number, got 'warm'"), ({"train": {"steps": 2.5}}, "train.steps: expected a whole number"), ({"train": {"steps": True}}, "train.steps: expected a whole number"),
+    ({"settings": {"view": 3}}, "settings.view: holds settings of its own"), ({"settings": {"view": {"size": {"x": 1}}}}, "has no settings inside"), ({"enc": "x"}, "setting: unknown name 'enc'"),
+    ({"encoder": "resnet51"}, "unknown encoder 'resnet51'"), ({"epochs": 0}, "epochs: 0"), ({"threads": 0}, "threads: 0"), ({"train": {"steps": 1, "progress": "yes"}}, "expected true or false")])
+def test_wrong_values_are_one_clear_line(values, words):
+    with pytest.raises(ValueError) as error: run_config(merged(SMALL, values))
+    assert words in str(error.value) and "\n" not in str(error.value)
+
+
+def test_who_wins():
+    assert layered({"epochs": 5, "train": {"lr": 1}}, {"train": {"steps": 3}}) == {"train": {"lr": 1, "steps": 3}}
+    assert layered({"train": {"steps": 3}}, {"epochs": 2})["epochs"] == 2
+    assert nested(["a.b=1", "train.lr=.5", "method=moco"]) == {"settings": {"a": {"b": 1}}, "train": {"lr": .5}, "method": "moco"}
+
+
+def test_epochs_are_whole_batches_of_the_data():
+    config = run_config({**SMALL, "epochs": 3})
+    assert with_steps(config, 100, 1).train.steps == 3 * 12 and with_steps(config, 100, 4).train.steps == 3 * 3
+    with pytest.raises(ValueError, match="more than the 7 images"): with_steps(config, 7, 1)
+
+
+def test_files_that_are_no_configuration(tmp_path):
+    for text, words in (("a: [", "is not YAML"), ("- a\n- b", "holds list"), ("", "holds NoneType")):
+        (tmp_path / "c.yaml").write_text(text)
+        with pytest.raises(ValueError, match=words): read_config(tmp_path / "c.yaml")
+    with pytest.raises(FileNotFoundError, match="only runs of `pixcl pretrain`"): read_config(tmp_path)
+
+
+def test_the_folder_holds_everything(made):
+    folder, method, history = made
+    whole = yaml.safe_load((folder / "run.yaml").read_text())
+    assert set(whole) == {"config", "made_with", "data", "processes"} and whole["config"]["settings"]["view"]["blur"] == .5 and whole["made_with"]["torch"] == str(torch.__version__)
+    assert set(whole["config"]["train"]) == {field.name for field in dataclasses.fields(TrainConfig)}
+    again, config = load_run(folder)
+    assert config == run_config(SMALL) and all(torch.equal(a, b) for a, b in zip(method.state_dict().values(), again.state_dict().values()))
+
+
+def test_rerun_from_the_folder_alone_is_equal_bit_for_bit(made, tmp_path):
+    said = []
+    report = rerun(made[0], tmp_path / "again", say=said.append)
+    assert report.equal and report.compared == len(made[1].state_dict()) and said == ["versions: the same"]
+    assert "equal, bit for bit" in repr(report)
+
+
+def test_rerun_says_which_versions_differ_and_which_tensors(made, tmp_path, monkeypatch):
+    now = runs.made_with
+    monkeypatch.setattr(runs, "made_with", lambda device="cpu": {**now(device), "torch": "9.9"})
+    monkeypatch.setattr(runs, "build_method", lambda config, folder=None: build_method(replace(config, train=replace(config.train, seed=1)), folder))     # as another version of a library might
+    said = []
+    report = rerun(made[0], tmp_path / "again", say=said.append)
+    assert "torch (was" in said[0] and "now '9.9')" in said[0] and not report.equal and report.largest > 0 and "tensors differ, by up to" in repr(report)
+
+
+def test_rerun_of_what_is_no_finished_run(made, tmp_path):
+    with pytest.raises(FileNotFoundError, match="no file"): rerun(tmp_path)
+    with pytest.raises(ValueError, match="is the run itself"): rerun(made[0], made[0])
+    run(run_config(merged(SMALL, {"train": {"steps": 4, "log_every": 1}})), tmp_path / "cut", on_step=lambda step, terms, method: "stop" if step == 1 else None)
+    with pytest.raises(ValueError, match="ended at step 2 of 4; finish it first: pixcl pretrain --config"): rerun(tmp_path / "cut")
+
+
+def test_start_weights_are_kept_in_the_folder(tmp_path):
+    torch.manual_seed(5)
+    save_encoder(create_encoder("pixcl_tiny"), tmp_path / "first.safetensors")
+    config = run_config(merged(SMALL, {"start": str(tmp_path / "first.safetensors"), "train": {"steps": 2}}))
+    run(config, tmp_path / "run")
+    (tmp_path / "first.safetensors").unlink()                                             # the folder alone
+    assert rerun(tmp_path / "run", say=lambda text: None).equal
+    other = build_method(replace(config, start=None)).encoder.state_dict()
+    assert not torch.equal(next(iter(other.values())), next(iter(build_method(config, tmp_path / "run").encoder.state_dict().values())))
+
+
+def test_discovered_labels_are_kept_in_the_folder(tmp_path):
+    from pixcl_nb.auxiliary import ColourFeatures, fit_auxiliary_labels
+    import shutil
+    fit_auxiliary_labels(ColourFeatures(), load_data("samples", split="val"), 6, tmp_path / "labels", pixels=2000)
+    values = {"method": "auxiliary_contrast", "threads": 1, "split": "val", "settings": {"view": {"size": 32}, "samples": 16}, "train": {**SMALL["train"], "steps": 2}}
+    with pytest.raises(ValueError, match="make them with `pixcl labels`"): run(run_config(values), tmp_path / "none")
+    run(run_config({**values, "labels": str(tmp_path / "labels")}), tmp_path / "run")
+    shutil.rmtree(tmp_path / "labels")
+    assert rerun(tmp_path / "run", say=lambda text: None).equal
+
+
+def test_another_run_in_the_same_folder_is_refused_and_the_file_stays(made):
+    before = (made[0] / "run.yaml").read_bytes()
+    with pytest.raises(ValueError, match=r"holds a run with other settings: settings.temperature \(was 0.2, now 0.1\)"): run(run_config(merged(SMALL, {"settings": {"temperature": .1}})), made[0])
+    assert (made[0] / "run.yaml").read_bytes() == before
+    check_same_config(made[0], replace(run_config(SMALL), threads=2, root="/elsewhere"))   # what may differ
+
+
+def test_fingerprint_changes_with_names_and_sizes():
+    train = load_data("samples")
+    assert fingerprint(train) == fingerprint(load_data("samples")) != fingerprint(train.subset(range(20)))
+
+
+def test_compare_counts_values_shapes_and_absences():
+    a = {"x": torch.zeros(3), "y": torch.ones(2), "z": torch.ones(1)}
+    report = compare_runs(a, {"x": torch.zeros(3), "y": torch.ones(2) + .5, "w": torch.ones(1)}, "out")
+    assert report.differing == ["y", "z"] and report.largest == .5
+
+
+def test_stride_without_weights(): assert [encoder_stride(*words) for words in (("resnet18",), ("resnet50", 8), ("pixcl_tiny", 4), ("vit_tiny_patch16_224",))] == [32, 8, 4, 16]
+
+
+def test_differences_name_the_place(): assert differences({"a": {"b": 1}, "c": 2}, {"a": {"b": 3}, "c": 2, "d": 4}) == ["a.b (was 1, now 3)", "d (was None, now 4)"]
