@@ -9,11 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from pixcl_nb.cli import build_parser, change_setting, main
+from pixcl_nb.cli import main
 from pixcl_nb.data import load_data
 from pixcl_nb.demo import DemoConfig, auroc, demo_data, fresh, job, run_demo, separation
-from pixcl_nb.encoders import create_encoder, load_checkpoint
-from pixcl_nb.methods.cp2 import CP2Config
 from pixcl_nb.training import last_checkpoint, read_checkpoint
 
 TINY = dict(steps=12, batch_size=4, crop=64, finetune_steps=2, labels=12)
@@ -86,24 +84,12 @@ def test_protocols_of_matching(tmp_path):
     assert len(results["curves"]["densecl"][0]["agreement"]) == 2
 
 
-def test_bad_settings_and_the_command_line(capsys, tmp_path):
+def test_bad_settings_in_one_line(capsys, tmp_path):
     for words, message in (("demo --data photos", "data: unknown name 'photos'"), ("demo --methods mocco", "methods: unknown name 'mocco', did you mean 'moco'"),
-                           (f"demo --data camvid --root {tmp_path}/none --out {tmp_path}", str(tmp_path / "none")), ("pretrain cp2 --steps 0 --out x", "steps: 0"),
-                           ("pretrain moco --steps 1 --out x --set temprature=1", "set: unknown name 'temprature'"), ("evaluate --checkpoint /nowhere.pt", "nowhere.pt")):
+                           (f"demo --data camvid --root {tmp_path}/none --out {tmp_path}", str(tmp_path / "none"))):
         assert main(words.split()) == 1
         error = capsys.readouterr().err
         assert message in error and error.count("\n") == 1, error
-    with pytest.raises(SystemExit) as usage: main(["prettrain"])
-    assert usage.value.code == 2
-    assert change_setting(CP2Config(), "dense_weight", .5).dense_weight == .5
-
-
-def test_pretrain_and_evaluate_commands(tmp_path, capsys):
-    assert main(f"pretrain densecl --steps 3 --batch-size 4 --device cpu --set view.size=64 --set queue_size=16 --out {tmp_path}/run".split()) == 0
-    report = load_checkpoint(create_encoder("pixcl_tiny"), tmp_path / "run" / "encoder.safetensors")
-    assert report.matched == report.total
-    assert main(f"evaluate --checkpoint {tmp_path}/run/encoder.safetensors --out {tmp_path}/probe.json".split()) == 0
-    assert 0 < json.loads((tmp_path / "probe.json").read_text())["probe"]["miou"] < 1
 
 
 def test_voc_halves_its_val(tmp_path):
