@@ -515,7 +515,10 @@ def student_process(
             if order["do"] == "run": run_source(order["source"], order["name"], namespace); answer = None
             elif order["do"] == "names": answer = {name: "function" if callable(namespace[name]) else "value" for name in order["names"] if name in namespace}
             elif order["do"] == "value": answer = namespace[order["name"]]
-            else: answer = MEASURES[order["do"]](namespace[order["name"]], *order["values"], **order["keywords"])
+            else:
+                given = pack(order["values"])
+                answer = MEASURES[order["do"]](namespace[order["name"]], *order["values"], **order["keywords"])
+                if pack(order["values"]) != given: raise ValueError(f"{order['name']} changed one of its arguments in place; work on a copy")
             reply = pack(dict(answer=answer))
         except BaseException as error: reply = pack(dict(error=student_error(error)))
         connection.sendall(reply)
