@@ -6,10 +6,10 @@
 __all__ = ['words', 'SCALES', 'ARMS', 'ALWAYS', 'MEASURED', 'LABELLINGS', 'ROWS', 'ClaimsConfig', 'Arm', 'Bench', 'first_encoder',
            'new_method', 'recipe_of', 'train_config', 'measure', 'tune', 'score', 'scores', 'paired', 'verdict', 'Row',
            'compare', 'densecl_probe', 'densecl_matches', 'other_positives', 'agreement_course', 'step_times',
-           'densecl_overhead', 'cp2_finetune', 'cp2_quick', 'label_contrast', 'budget_score', 'label_budget',
-           'Labelling', 'NoiseFeatures', 'extractor', 'labelling_score', 'labelling_scores', 'auxiliary_single',
-           'auxiliary_outliers', 'auxiliary_algorithm', 'auxiliary_quality', 'equal_steps', 'comparison', 'run_claims',
-           'claim_row', 'try_row', 'command_of']
+           'densecl_overhead', 'cp2_finetune', 'cp2_quick', 'label_contrast', 'budget_score', 'budget_separation',
+           'label_budget', 'Labelling', 'NoiseFeatures', 'extractor', 'labelling_score', 'labelling_scores',
+           'auxiliary_single', 'auxiliary_outliers', 'auxiliary_algorithm', 'auxiliary_quality', 'equal_steps',
+           'comparison', 'run_claims', 'claim_row', 'try_row', 'command_of']
 
 # %% ../nbs/29_claims.ipynb #51e57e74
 import dataclasses
@@ -341,6 +341,16 @@ def budget_score(bench:Bench, count:int, contrast:bool, seed:int, longer:int=1)-
     return bench.job(f"budget-{name}-{count}-seed{seed}" + (f"-times{longer}" if longer > 1 else ""), settings, work)
 
 # %% ../nbs/29_claims.ipynb #5cdac147
+def budget_separation(bench:Bench, count:int, contrast:bool, seed:int)->dict:
+    "How well classes are apart before fine-tuning (AUROC within images): on the labelled images themselves, and on the test images. What is learned by heart shows in the first only."
+    def work():
+        labelled, encoder = label_subset(bench.labelled, count=count, seed=seed).cache(), first_encoder(bench.config, seed)
+        if contrast: encoder = label_contrast(bench, count, encoder, seed).encoder
+        return {"own": class_separation(encoder.cpu(), labelled)["auroc"], "test": class_separation(encoder, bench.test)["auroc"]}
+    settings = {**bench.settings(*MEASURED, *(["contrast_steps", "contrast_form", "contrast_samples"] if contrast else [])), "count": count, "seed": seed}
+    return bench.job(f"separation-{'contrast' if contrast else 'scratch'}-{count}-seed{seed}", settings, work)
+
+# %% ../nbs/29_claims.ipynb #ba59b4e9
 def label_budget(bench:Bench)->dict:
     "mIoU against the number of labelled images, with and without label contrast before; the difference is that of the lower half of the budgets."
     c, budgets = bench.config, [n for n in bench.config.budgets if n <= len(bench.labelled)]
@@ -349,7 +359,8 @@ def label_budget(bench:Bench)->dict:
     twice = {n: [budget_score(bench, n, False, seed, 2)["score"] for seed in c.seeds[:1]] for n in (budgets[0], budgets[-1])}
     few = budgets[:max(1, len(budgets) // 2)]                          # "few labels": the lower half of the budgets
     pooled = paired(np.mean([values[f"contrast, {n} labels"] for n in few], 0), np.mean([values[f"scratch, {n} labels"] for n in few], 0))
-    return {"values": values, "compared": [f"contrast, mean of {few} labels", "scratch, the same"], "difference": pooled, "gains": gains, "baseline_at_twice_the_steps": twice}
+    apart = {n: {name: [budget_separation(bench, n, contrast, seed) for seed in c.seeds] for name, contrast in (("scratch", False), ("contrast", True))} for n in budgets}
+    return {"values": values, "compared": [f"contrast, mean of {few} labels", "scratch, the same"], "difference": pooled, "gains": gains, "baseline_at_twice_the_steps": twice, "separation": apart}
 
 # %% ../nbs/29_claims.ipynb #68cb5f92
 @dataclass(frozen=True)

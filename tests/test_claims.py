@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from pixcl_nb.claims import ARMS, ROWS, SCALES, Bench, ClaimsConfig, claim_row, command_of, paired, run_claims, score, step_times, verdict
+from pixcl_nb.claims import ARMS, LABELLINGS, ROWS, SCALES, Bench, ClaimsConfig, NoiseFeatures, claim_row, command_of, extractor, paired, run_claims, score, step_times, verdict
 from pixcl_nb.cli import main
 
 quiet = dict(say=lambda text: None)
@@ -78,6 +78,31 @@ def test_label_budget_is_paired_and_nested(bench):
     row = claim_row(bench, "label_budget", "small")
     assert set(row["values"]) == {f"{name}, {n} labels" for name in ("scratch", "contrast") for n in (2, 6)} and row["verdict"] == "machinery only"
     assert set(row["baseline_at_twice_the_steps"]) == {2, 6} and row["gains"][2]["mean"] == pytest.approx(row["values"]["contrast, 2 labels"][0] - row["values"]["scratch, 2 labels"][0])
+    assert set(row["separation"][6]) == {"scratch", "contrast"} and all(0 < run[where] < 1 for n in (2, 6) for runs in row["separation"][n].values() for run in runs for where in ("own", "test"))
+    assert row["separation"][2]["scratch"][0]["test"] == row["separation"][6]["scratch"][0]["test"], "random weights do not depend on the labels"
+
+
+def test_random_ids_know_nothing_and_come_again_with_their_seed(bench):
+    made = [bench.labels(LABELLINGS["random ids"], seed) for seed in (0, 0, 1)]
+    same, again, other = ([torch.as_tensor(found.dataset(bench.train)[i][1]) for i in range(4)] for found in made)
+    assert all(torch.equal(x, y) for x, y in zip(same, again)) and not all(torch.equal(x, y) for x, y in zip(same, other))
+    quality = made[0].quality(bench.train)
+    assert quality["positive_precision"] == pytest.approx(quality["positive_chance"], abs=.02) and quality["v_measure"] < .05
+    assert isinstance(extractor(bench, "noise", 0), NoiseFeatures)
+
+
+def test_equal_steps_compares_with_the_best_that_sees_no_labels(bench, monkeypatch):
+    values = {"random": [.1, .1], "moco": [.2, .3], "densecl": [.3, .3], "cp2": [.1, .2], "auxiliary": [.3, .4], "label": [.9, .9]}
+    monkeypatch.setattr("pixcl_nb.claims.scores", lambda bench, names, protocol: values)
+    row = ROWS["equal_steps"].work(bench)
+    assert row["compared"] == ["auxiliary", "densecl"] and row["difference"]["each"] == pytest.approx([0, .1]) and row["to_random"]["cp2"]["mean"] == pytest.approx(.05)
+
+
+def test_a_row_that_fails_does_not_stop_the_others(bench, tmp_path, monkeypatch):
+    def broken(bench): raise ValueError("labels: all of them are outliers")
+    monkeypatch.setitem(ROWS, "auxiliary_algorithm", dataclasses.replace(ROWS["auxiliary_algorithm"], work=broken))
+    rows = run_claims(dataclasses.replace(bench.config, rows=("auxiliary_algorithm", "densecl_matches")), bench.out, **quiet)["rows"]
+    assert rows["auxiliary_algorithm"]["error"] == "ValueError: labels: all of them are outliers" and rows["densecl_matches"]["verdict"] == "one seed: no verdict"
 
 
 def test_same_figures_bit_for_bit_in_another_folder(bench, tmp_path):
