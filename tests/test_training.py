@@ -1,22 +1,28 @@
 """The loop: one result for one (seed, step, rank), whatever happened in between."""
 import dataclasses
+import errno
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parent))
 from toy import ToyData, ToyMethod
 
-from pixcl_nb.training import (BatchOrder, TrainConfig, TrainingStopped, choose_device, last_checkpoint, learning_rate, pretrain, read_checkpoint,
-                               save_checkpoint, step_seed)
+import pixcl_nb.checks
+import pixcl_nb.training as training
+from pixcl_nb.training import (LARS, BatchOrder, History, Meter, TrainConfig, TrainingStopped, best_checkpoint, check_terms, choose_device, gpu_busy, last_checkpoint, learning_rate, pretrain,
+                               read_checkpoint, save_checkpoint, step_seed, term_mean)
 
 CONFIG = TrainConfig(steps=40, batch_size=8, lr=.1, device="cpu", seed=3, checkpoint_every=7, progress=False)
 same = lambda a, b: all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
@@ -171,32 +177,312 @@ def test_schedule_ends_at_zero():
         assert max(rates) == 1 and rates[-1] < .05 and all(a >= b for a, b in zip(rates[10:], rates[11:]))
 
 
-WORKER = """
-import sys, gc, torch, torch.distributed as dist
-sys.path[:0] = [{here!r}]
-from toy import *; from pixcl_nb.training import *
-dist.init_process_group("gloo")
-assert dist.get_world_size() == 2
-method = ToyMethod(noise=0.)
-pretrain(method, ToyData(), TrainConfig(steps=6, batch_size=4, lr=.1, device="cpu", progress=False), run_dir={folder!r})
-torch.save(method.state_dict(), {folder!r} + f"/rank{{dist.get_rank()}}.pt")
-del method; gc.collect(); dist.destroy_process_group()
-"""
-
-
-def test_two_processes_equal_one_with_the_whole_batch(tmp_path):
-    script = tmp_path / "worker.py"
-    script.write_text(WORKER.format(here=str(Path(__file__).parent), folder=str(tmp_path)))
-    done = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", script], capture_output=True, text=True, timeout=120,
-                          env={**os.environ, "OMP_NUM_THREADS": "1"})
-    assert done.returncode == 0, done.stderr[-2000:]
-    ranks = [torch.load(tmp_path / f"rank{r}.pt", weights_only=True) for r in range(2)]
-    assert all(torch.equal(a, b) for a, b in zip(ranks[0].values(), ranks[1].values()))
-    alone = ToyMethod(noise=0.)
-    pretrain(alone, ToyData(), TrainConfig(steps=6, batch_size=8, lr=.1, device="cpu", progress=False))
-    for name, value in alone.state_dict().items(): torch.testing.assert_close(ranks[0][name], value, atol=1e-6, rtol=1e-5)
-
-
 def test_a_torchrun_environment_nobody_joined_is_an_error(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(RuntimeError, match="torch.distributed is not initialised"): pretrain(ToyMethod(), ToyData(), CONFIG)
+    with pytest.raises(RuntimeError, match="each would train alone"): pretrain(ToyMethod(), ToyData(), CONFIG)
+
+
+# ---- options of the loop -------------------------------------------------------------------------------------------------
+
+change = lambda **changes: dataclasses.replace(CONFIG, **changes)
+near = lambda a, b, tolerance=1e-5: all(torch.allclose(x.float(), y.float(), atol=tolerance) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+quiet = lambda: ToyMethod(noise=0.)
+
+
+class Cells(nn.Module):
+    "An encoder without batch normalisation, so that an image's features do not depend on the rest of its batch."
+    channels, stride = 6, 8
+    def __init__(self): super().__init__(); self.layer = nn.Conv2d(3, 6, 8, 8)
+    def forward(self, images): return self.layer(images)
+
+
+def queue_method(name, **settings):
+    from pixcl_nb.compose import CopyPasteConfig
+    from pixcl_nb.methods import create_method
+    from pixcl_nb.views import ViewConfig
+    view = ViewConfig(size=32, scale=(1., 1.), ratio=(1., 1.), flip=0., jitter=0., grayscale=0., blur=0.)
+    own = dict(compose=CopyPasteConfig(size=32, stride=8, view=view), decoder="fcn", decoder_width=4) if name == "cp2" else dict(view=view)
+    with torch.random.fork_rng(): torch.manual_seed(0); return create_method(name, Cells(), seed=0, queue_size=20, **own, **settings)
+
+
+class Squares(torch.utils.data.Dataset):
+    extents = None
+    def __init__(self): self.images = torch.randint(0, 256, (24, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    def __len__(self): return 24
+    def __getitem__(self, i): return self.images[i], torch.zeros(32, 32, dtype=torch.long)
+
+
+@pytest.mark.parametrize("name", ["moco", "densecl"])
+def test_a_batch_in_parts_is_the_whole_batch_for_queue_methods(name):
+    methods = [queue_method(name) for _ in range(2)]
+    for method, parts in zip(methods, (1, 3)): pretrain(method, Squares(), TrainConfig(steps=4, batch_size=6, lr=.1, accumulate=parts, device="cpu", progress=False))
+    assert near(*methods) and not same(*methods) and int(methods[1].queue.filled) == 20
+    assert (methods[0].branch.projector.layers[0].weight - queue_method(name).branch.projector.layers[0].weight).abs().max() > 1e-3
+
+
+def test_all_parts_keys_join_the_queue():
+    method = queue_method("cp2")
+    pretrain(method, Squares(), TrainConfig(steps=2, batch_size=6, lr=.1, accumulate=2, device="cpu", progress=False))
+    assert int(method.queue.filled) == 12
+
+
+def test_parts_of_a_batch_average_their_terms_and_gradients():
+    whole, parts = quiet(), quiet()
+    a, b = (pretrain(method, ToyData(), change(accumulate=count)) for method, count in ((whole, 1), (parts, 4)))
+    assert near(whole, parts) and a["loss"] == pytest.approx(b["loss"], abs=1e-6)
+    with pytest.raises(ValueError, match="accumulate: 3 equal parts cannot be made of batch_size 8"): change(accumulate=3)
+
+
+def test_a_run_in_parts_resumes_to_the_same_bits(tmp_path):
+    config = change(accumulate=2, optimizer="lars", schedule="poly", warmup_steps=5, lr=5.)
+    whole, resumed = ToyMethod(), ToyMethod()
+    pretrain(whole, ToyData(), config)
+    pretrain(ToyMethod(), ToyData(), config, run_dir=tmp_path, on_step=lambda step, *_: "stop" if step == 11 else None)
+    pretrain(resumed, ToyData(), config, run_dir=tmp_path)
+    assert same(whole, resumed) and not same(whole, ToyMethod())
+
+
+def test_lars_is_the_papers_formula():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(5, 4), nn.Linear(4, 3))
+    weights, velocities = [p.detach().double() for p in net.parameters()], [0.] * 4
+    optimizer = LARS(net.parameters(), lr=2., momentum=.8, weight_decay=.05, trust=.02)
+    for step in range(3):
+        net.zero_grad()
+        net(torch.randn(7, 5, generator=torch.Generator().manual_seed(step))).square().sum().backward()
+        optimizer.step()
+        for k, gradient in enumerate(p.grad.double() for p in net.parameters()):
+            w, matrix = weights[k], weights[k].ndim > 1
+            rate = .02 * w.norm() / (gradient.norm() + .05 * w.norm()) if matrix else 1.
+            velocities[k] = .8 * velocities[k] + 2. * rate * (gradient + (.05 * w if matrix else 0.))
+            weights[k] = w - velocities[k]
+    for p, w in zip(net.parameters(), weights): torch.testing.assert_close(p.detach().double(), w, atol=1e-5, rtol=1e-4)
+
+
+def test_lars_with_nothing_to_divide_by():
+    zero, still = nn.Parameter(torch.zeros(2, 2)), nn.Parameter(torch.ones(2, 2))
+    optimizer = LARS([zero, still, nn.Parameter(torch.ones(3))], lr=1., momentum=0., weight_decay=0.)
+    zero.grad, still.grad = torch.ones(2, 2), torch.zeros(2, 2)
+    assert optimizer.step(lambda: torch.tensor(3.)) == 3.
+    assert torch.equal(zero.detach(), -torch.ones(2, 2)) and torch.equal(still.detach(), torch.ones(2, 2))
+    with pytest.raises(ValueError, match="fused: LARS has no fused form"): change(optimizer="lars", fused=True)
+
+
+@pytest.mark.parametrize("optimizer, lr", [("sgd", .1), ("adamw", .01)])
+def test_fused_is_the_same_optimiser(optimizer, lr):
+    plain, fused = quiet(), quiet()
+    for method, wanted in ((plain, False), (fused, True)): pretrain(method, ToyData(), change(optimizer=optimizer, lr=lr, fused=wanted))
+    assert near(plain, fused)
+    assert training.make_optimizer(fused, change(optimizer=optimizer, fused=True)).param_groups[0]["fused"]
+
+
+def test_compiled_networks_compute_the_same(monkeypatch):
+    original, compiled = nn.Module.compile, []
+    monkeypatch.setattr(nn.Module, "compile", lambda self: (compiled.append(self), original(self, backend="aot_eager")))     # traced as for real, without minutes of a C++ compiler
+    methods = [queue_method("moco") for _ in range(2)]
+    for method, wanted in zip(methods, (False, True)): pretrain(method, Squares(), TrainConfig(steps=3, batch_size=6, lr=.1, compile=wanted, device="cpu", progress=False))
+    assert compiled == [methods[1].branch, methods[1].slow] and near(*methods)
+    assert methods[1].branch._compiled_call_impl is None and list(methods[0].state_dict()) == list(methods[1].state_dict())
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler on a CPU")
+def test_compiled_for_real():
+    methods = [queue_method("moco") for _ in range(2)]
+    for method, wanted in zip(methods, (False, True)): pretrain(method, Squares(), TrainConfig(steps=3, batch_size=6, lr=.1, compile=wanted, device="cpu", progress=False))
+    assert near(*methods, 1e-4)
+
+
+def test_channels_last_and_bf16_train_the_same_method():
+    methods = [queue_method("densecl") for _ in range(3)]
+    for method, more in zip(methods, ({}, {"channels_last": True}, {"precision": "bf16"})): pretrain(method, Squares(), TrainConfig(steps=3, batch_size=6, lr=.1, device="cpu", progress=False, **more))
+    assert near(*methods[:2]) and near(methods[0], methods[2], .05) and not near(methods[0], methods[2], 1e-6)
+    assert methods[1].encoder.layer.weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_auto_takes_the_best_device_there_is(monkeypatch):
+    tried = []
+    monkeypatch.setattr(training.torch, "empty", lambda *a, device: tried.append(device))
+    for cuda, mps, expected in ((True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+        assert choose_device("auto").type == expected == tried[-1]
+
+
+def test_determinism_is_asked_for_and_put_back(monkeypatch):
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    inside = []
+    pretrain(ToyMethod(), ToyData(), change(steps=1, deterministic=True), on_step=lambda *_: inside.append((torch.are_deterministic_algorithms_enabled(), os.environ.get("CUBLAS_WORKSPACE_CONFIG"))))
+    assert inside == [(True, ":4096:8")] and not torch.are_deterministic_algorithms_enabled()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.parametrize("name", ["moco", "densecl", "cp2"])
+def test_cuda_resumes_to_the_same_bits(name, tmp_path):
+    config = TrainConfig(steps=6, batch_size=6, lr=.1, device="cuda", deterministic=True, precision="bf16", fused=True, checkpoint_every=2, progress=False)
+    whole, resumed = queue_method(name), queue_method(name)
+    history = pretrain(whole, Squares(), config)
+    pretrain(queue_method(name), Squares(), dataclasses.replace(config, log_every=1), run_dir=tmp_path, on_step=lambda step, *_: "stop" if step == 2 else None)
+    pretrain(resumed, Squares(), config, run_dir=tmp_path)
+    assert same(whole, resumed) and len(history) == 6 and 0 <= history.rows[-1]["input_wait"] <= 1
+
+
+# ---- nothing lost ----------------------------------------------------------------------------------------------------------
+
+def test_a_full_disk_keeps_the_last_good_checkpoint(tmp_path, unkilled, monkeypatch):
+    "The disk fills while the third checkpoint is written: one line says so, and with room again the run ends in the same bits."
+    write, count = pixcl_nb.checks.os.fsync, iter(range(100))
+    def fsync(handle):
+        if next(count) == 5: raise OSError(errno.ENOSPC, "No space left on device")         # 0 to 2: config, log, step 7 …
+        return write(handle)
+    monkeypatch.setattr(pixcl_nb.checks.os, "fsync", fsync)
+    with pytest.raises(TrainingStopped, match=r"the disk of .* is full; step-000000\d\d-\w+.pt is the last good checkpoint; free some space") as caught: run(tmp_path)
+    assert "\n" not in str(caught.value) and not list(tmp_path.glob(".*tmp"))
+    monkeypatch.undo()
+    assert last_checkpoint(tmp_path)[1]["step"] in (14, 21)
+    assert same(run(tmp_path)[0], unkilled[0])
+
+
+def test_a_really_full_disk(tmp_path, unkilled):
+    "A file system of 64 kB, filled up from the outside."
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)], capture_output=True).returncode: pytest.skip("mounting a small disk needs root")
+    try:
+        def fill(step, terms, method):
+            if step == 16:
+                with pytest.raises(OSError), open(disk / "ballast", "wb") as file:
+                    while True: file.write(b"0" * 512); file.flush()
+        with pytest.raises(TrainingStopped, match="is full; step-00000014"): pretrain(ToyMethod(), ToyData(), CONFIG, run_dir=disk / "run", on_step=fill)
+        (disk / "ballast").unlink()
+        trained, history = run(disk / "run")
+        assert same(trained, unkilled[0]) and history["loss"] == unkilled[1]["loss"]
+    finally: subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_other_errors_of_the_disk_stay_what_they_are(tmp_path):
+    with pytest.raises(PermissionError), training.room_on(tmp_path): raise PermissionError(errno.EACCES, "no")
+    with pytest.raises(TrainingStopped, match="there is no checkpoint yet"), training.room_on(tmp_path): raise OSError(errno.EDQUOT, "quota")
+
+
+def test_best_is_kept_besides_the_last(tmp_path):
+    def judge(step, terms, method): terms["score"] = -abs(step - 17) / 10                     # best between steps 14 and 20
+    run_dir = tmp_path / "run"
+    pretrain(ToyMethod(), ToyData(), change(best="+score"), run_dir=run_dir, on_step=judge)
+    assert [path.name.split("-")[1] for path in sorted(run_dir.glob("best-*.pt"))] == ["00000021"] == [f"{best_checkpoint(run_dir)[1]['step']:08d}"]
+    assert [path.name.split("-")[1] for path in sorted(run_dir.glob("step-*.pt"))] == ["00000035", "00000040"]
+    assert "score" in json.loads((run_dir / "log.jsonl").read_text().splitlines()[0])
+    # a killed run keeps the same best
+    def cut(step, terms, method):
+        judge(step, terms, method)
+        if step == 30: raise Kill
+    with pytest.raises(Kill): pretrain(ToyMethod(), ToyData(), change(best="+score"), run_dir=tmp_path / "cut", on_step=cut)
+    pretrain(ToyMethod(), ToyData(), change(best="+score"), run_dir=tmp_path / "cut", on_step=judge)
+    assert best_checkpoint(tmp_path / "cut")[0].name.split("-")[1] == "00000021"
+    pretrain(ToyMethod(), ToyData(), change(best="", steps=9), run_dir=tmp_path / "none")
+    assert best_checkpoint(tmp_path / "none") is None and term_mean([{"loss": 2.}], "") is None
+
+
+def test_a_checkpoint_of_an_earlier_version_still_resumes(tmp_path, unkilled):
+    pretrain(ToyMethod(), ToyData(), CONFIG, run_dir=tmp_path, on_step=lambda step, *_: "stop" if step == 20 else None)
+    _, state = last_checkpoint(tmp_path)
+    for name in ("accumulate", "compile", "fused", "lars_trust", "best", "cache", "tensorboard"): state["identity"]["config"].pop(name)
+    state["identity"].pop("processes"), state.pop("lowest")
+    for old in tmp_path.glob("step-*.pt"): old.unlink()
+    save_checkpoint(tmp_path, 21, state)
+    assert same(run(tmp_path)[0], unkilled[0])
+    with pytest.raises(ValueError, match=r"accumulate \(was 1, now 2\)"): run(tmp_path, config=change(accumulate=2))
+
+
+# ---- the log ---------------------------------------------------------------------------------------------------------------
+
+def test_every_step_is_logged_however_rarely_one_looks(tmp_path, unkilled):
+    looks = []
+    history = pretrain(ToyMethod(), ToyData(), change(log_every=9), run_dir=tmp_path, on_step=lambda step, *_: looks.append(step))
+    assert looks == [8, 17, 26, 35, 39] and history["loss"] == unkilled[1]["loss"]
+    rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == list(range(40)) and rows[3]["lr"] == learning_rate(CONFIG, 3)
+    assert len(history["images_per_second"]) == 10                                              # at five looks and six checkpoints, of which the last is both
+
+
+def test_a_nan_between_looks_is_not_saved(tmp_path):
+    class Broken(ToyMethod):
+        def loss(self, images, **keywords):
+            terms = super().loss(images, **keywords)
+            return {**terms, "dense": terms["loss"] * (float("nan") if self.steps == 10 else 1)}
+    with pytest.raises(TrainingStopped, match="step 10: the term 'dense' is nan"): pretrain(Broken(), ToyData(), change(log_every=40), run_dir=tmp_path)
+    assert last_checkpoint(tmp_path)[1]["step"] == 7
+
+
+def test_collapse_counts_looks_not_steps():
+    rows = [{"step": step, "spread": .001} for step in range(100)]
+    check_terms(rows, change(collapse_below=.02), log_every=10)
+    with pytest.raises(TrainingStopped, match="collapse"): check_terms(rows * 2, change(collapse_below=.02), log_every=10)
+
+
+def test_each_start_is_on_record(tmp_path):
+    pretrain(ToyMethod(), ToyData(), CONFIG, run_dir=tmp_path, on_step=lambda step, *_: "stop" if step == 9 else None)
+    run(tmp_path)
+    starts = [json.loads(line) for line in (tmp_path / "starts.jsonl").read_text().splitlines()]
+    assert [start["step"] for start in starts] == [0, 10] and starts[0]["identity"]["config"]["lr"] == .1
+    assert starts[1]["made_by"]["torch"] == torch.__version__ and {"pixcl_nb", "git", "python", "machine", "threads", "device"} <= set(starts[1]["made_by"])
+    pretrain(ToyMethod(), ToyData(), change(steps=2), run_dir=tmp_path, resume=False)
+    assert len((tmp_path / "starts.jsonl").read_text().splitlines()) == 1 and best_checkpoint(tmp_path)[1]["step"] == 2
+
+
+def test_the_log_reaches_the_file_while_the_run_goes_on(tmp_path, monkeypatch):
+    now, seen = [0.], []
+    monkeypatch.setattr(training.time, "monotonic", lambda: now[0])
+    def slow(step, terms, method):
+        seen.append(len((tmp_path / "log.jsonl").read_text().splitlines()))
+        now[0] += 1.
+    pretrain(ToyMethod(), ToyData(), change(steps=6, checkpoint_every=0), run_dir=tmp_path, on_step=slow)
+    assert seen == [0, 0, 2, 2, 4, 4]
+
+
+def test_tensorboard_gets_every_row(tmp_path, monkeypatch):
+    written = []
+    class Writer:
+        def __init__(self, folder, purge_step): written.append((Path(folder).name, purge_step))
+        def add_scalar(self, name, value, step): written.append((name, step))
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", types.SimpleNamespace(SummaryWriter=Writer))
+    pretrain(ToyMethod(), ToyData(), change(steps=3, tensorboard=True), run_dir=tmp_path)
+    assert written[0] == ("tensorboard", 0) and [step for name, step in written[1:] if name == "loss"] == [0, 1, 2] and ("lr", 2) in written and not any(name == "step" for name, _ in written)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(ValueError, match="tensorboard: the package is not installed; pip install tensorboard"): pretrain(ToyMethod(), ToyData(), change(steps=6, tensorboard=True), run_dir=tmp_path / "other")
+    with pytest.raises(ValueError, match="tensorboard: .* give a run_dir"): pretrain(ToyMethod(), ToyData(), change(tensorboard=True))
+
+
+def test_the_bar_shows_the_time_that_is_left(monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    with training.progress_bar(change(progress=True), 5, 0) as bar: bar.set_postfix_str("loss 1.000, 80 images/s"); bar.update(10); line = str(bar)
+    assert "15/40" in line and "<" in line and "loss 1.000" in line                            # elapsed<remaining
+    with training.progress_bar(change(progress=True), 0, 1) as bar: assert bar.disable         # the second process is silent
+
+
+def test_busy_share_where_a_driver_tells(monkeypatch):
+    assert gpu_busy(torch.device("cpu")) is None
+    monkeypatch.setattr(torch.cuda, "utilization", lambda device: 87)
+    assert gpu_busy(torch.device("cuda")) == .87
+    def missing(device): raise ModuleNotFoundError("pynvml")
+    monkeypatch.setattr(torch.cuda, "utilization", missing)
+    assert gpu_busy(torch.device("cuda")) is None
+    meter = Meter(CONFIG, torch.device("cpu"), 1)
+    def slow():
+        for k in range(3): time.sleep(.02); yield k
+    assert list(meter.timed(slow())) == [0, 1, 2] and meter.waited >= .06
+    meter.device = torch.device("cuda")
+    meter.note(0, {"loss": torch.tensor(2.)})
+    rows, number = meter.read()
+    assert number == 0 and rows[0]["loss"] == 2. and 0 < rows[0]["input_wait"] <= 1 and "gpu_busy" not in rows[0]
+
+
+def test_history_plots_itself():
+    import matplotlib.pyplot as plt
+    history = History([{"step": k, "lr": .1, "images_per_second": 9., "loss": 1. / (k + 1), **({"score": .5} if k % 2 else {})} for k in range(6)])
+    figure = history.plot(smooth=2)
+    assert [axis.get_title() for axis in figure.axes] == ["loss", "score"] and len(figure.axes[0].lines[0].get_xdata()) == 5
+    plt.close(figure)
+    with pytest.raises(ValueError, match="history: is empty"): History().plot()
+    with pytest.raises(ValueError, match="terms: unknown name 'los', did you mean 'loss'"): history.plot(["los"])
+    with pytest.raises(ValueError, match="smooth: 4 is out of range"): history.plot(smooth=4)

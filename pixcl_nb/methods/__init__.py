@@ -21,6 +21,7 @@ class Method(nn.Module):
     Config = None            # a dataclass, set by each method
     uses_labels = False      # does loss() need masks?
     head = None              # a pretrained decoder, if the method has one
+    noted = ()               # names of the rows that loss() leaves for after_step(); a batch computed in parts joins them
 
     def __init__(self, **config):
         super().__init__()
@@ -34,6 +35,9 @@ class Method(nn.Module):
     @property
     def settings(self):
         return {"encoder": f"{type(self.encoder).__name__} of {sum(p.numel() for p in self.encoder.parameters())} parameters at stride {self.encoder.stride}", **dataclasses.asdict(self.config)}
+
+    @property
+    def networks(self): return [self.branch, self.slow] if hasattr(self, "slow") else [self.branch]      # what torch.compile is worth for
 
     def forward(self, *arguments, **keywords): return self.loss(*arguments, **keywords)
     def after_step(self): pass

@@ -22,7 +22,7 @@ from ..evaluation import linear_probe
 from ..losses import FORMS, gather_rows, pixel_contrast
 from ..matching import choose_matches
 from . import Method, create_method, make_encoder
-from .label_contrast import compactness, partners, sample_pixels, share_of_images, take_pixels
+from .label_contrast import compactness, paired, sample_pixels, share_of_images, take_pixels
 from ..streaming import PairTiles, contrast_per_pair, streamed, wide
 from ..training import distributed_world, embedding_spread, last_checkpoint, pretrain, step_seed
 from ..views import ViewConfig, random_view
@@ -168,9 +168,9 @@ class AuxiliaryContrast(Method):
             return pixel_contrast(f, ids_f, g, ids_g, scope=(POSITIVES[self.config.positives], "any"), **how)
         weight = share_of_images(ids_f, self.config.ignore_index) if self.config.form.startswith("paper") else 1.
         if self.config.form.endswith("within"): return weight * pixel_contrast(f, ids_f, g, ids_g, **how)
-        pair = partners(len(f), generator).to(f.device)
-        if self.config.form == "released_cross": return pixel_contrast(f, ids_f, g[pair], ids_g[pair], **how)
-        return weight * pixel_contrast(f, ids_f, (g, g[pair]), (ids_g, ids_g[pair]), **how)
+        other, ids_other = paired(g, ids_g, generator)
+        if self.config.form == "released_cross": return pixel_contrast(f, ids_f, other, ids_other, **how)
+        return weight * pixel_contrast(f, ids_f, (g, other), (ids_g, ids_other), **how)
 
     def matching_term(self, f, g, match, ids_g, generator=None):
         "`matching_loss` of `samples` matched cells an image, or of all."

@@ -17,7 +17,7 @@ from ..compose import CopyPasteConfig, copy_paste
 from ..encoders import ASPPHead, DenseProjector, FCNHead
 from ..losses import cp2_dense_loss, foreground_cosines, info_nce, masked_pool
 from . import Method, make_encoder
-from ..momentum import KeyQueue, MomentumEncoder, shuffled, split_batch_norm
+from ..momentum import BATCH_NORMS, KeyQueue, MomentumEncoder, embed_keys, set_batch_norm
 from ..training import embedding_spread
 
 # %% ../../nbs/22_cp2.ipynb #59aa6041
@@ -33,14 +33,14 @@ class CP2Config:
     temperature: float = .2        # of the instance term
     dense_temperature: float = 1.  # of the dense term: none, as released
     dense_weight: float = .2       # L = L_instance + this · L_dense
-    batch_norm: str = "plain"      # "plain" | "split" (groups of the batch, keys shuffled: statistics do not leak)
+    batch_norm: str = "plain"      # "plain" | "split" (groups of the batch, keys shuffled: statistics do not leak) | "shuffle" (keys dealt out over the processes) | "sync" (one batch over all processes)
     splits: int = 8                # groups, when split
     softmax_over: str = "query"    # "query" (released) | "key" (the paper's formula as remembered)
 
     def __post_init__(self):
         check_name("decoder", self.decoder, ["aspp", "fcn"])
         check_name("softmax_over", self.softmax_over, ["query", "key"])
-        check_name("batch_norm", self.batch_norm, ["plain", "split"])
+        check_name("batch_norm", self.batch_norm, BATCH_NORMS)
         for name in ("temperature", "dense_temperature"): check_range(name, getattr(self, name), above=0)
         check_range("dense_weight", self.dense_weight, 0)
 
@@ -66,7 +66,7 @@ class DenseBranch(nn.Module):
 # %% ../../nbs/22_cp2.ipynb #f3b34c03
 class CP2(Method):
     "CP2 (Wang et al. 2022): pixels under the same pasted foreground agree, and differ from the background they were pasted on."
-    Config = CP2Config
+    Config, noted = CP2Config, ("pending",)
 
     def __init__(self,
         encoder="pixcl_tiny", # a name or a module with .channels and .stride
@@ -78,7 +78,7 @@ class CP2(Method):
         if self.config.compose.stride != encoder.stride:
             raise ValueError(f"compose: masks are guaranteed at stride {self.config.compose.stride}, the encoder has {encoder.stride}; use CopyPasteConfig(stride={encoder.stride})")
         self.branch = DenseBranch(encoder, self.config)
-        if self.config.batch_norm == "split": split_batch_norm(self.branch, self.config.splits)
+        set_batch_norm(self.branch, self.config.batch_norm, self.config.splits)
         self.slow = MomentumEncoder(self.branch, self.config.momentum)
         self.queue = KeyQueue(self.config.queue_size, self.config.dim)
         self.pending = None
@@ -95,7 +95,7 @@ class CP2(Method):
         "Compose, embed, compare."
         pairs = copy_paste(images, self.config.compose, generator, extents=extents)
         query_map = self.branch(pairs.query).float()
-        with torch.no_grad(): key_map = (shuffled(self.slow, pairs.key, generator) if self.config.batch_norm == "split" else self.slow(pairs.key)).float()
+        with torch.no_grad(): key_map = embed_keys(self.slow, pairs.key, generator, self.config.batch_norm).float()
         return self.terms(query_map, key_map, *pairs.masks_at(self.encoder.stride))
 
     def terms(self,

@@ -18,7 +18,8 @@ from ..losses import densecl_loss, info_nce
 from ..matching import choose_matches
 from .moco import MoCo, MoCoConfig
 from . import make_encoder
-from ..momentum import KeyQueue, MomentumEncoder, split_batch_norm
+from ..distributed import share_of_mean
+from ..momentum import KeyQueue, MomentumEncoder, gather_uneven_rows, set_batch_norm
 from ..training import embedding_spread
 from ..views import random_view
 
@@ -65,7 +66,7 @@ def pool_to_grid(
 # %% ../../nbs/21_densecl.ipynb #88d38837
 class DenseCL(MoCo):
     "DenseCL (Wang et al. 2021): MoCo's term, and the same question asked for every cell and its match."
-    Config = DenseCLConfig
+    Config, noted = DenseCLConfig, ("pending", "pending_dense")
 
     def __init__(self,
         encoder="pixcl_tiny", # a name or a module with .channels and .stride
@@ -73,9 +74,9 @@ class DenseCL(MoCo):
     ):
         super().__init__(encoder, **config)
         self.branch = DenseCLBranch(self.branch.encoder, self.branch.projector, self.config)
-        if self.config.batch_norm == "split": split_batch_norm(self.branch, self.config.splits)
+        set_batch_norm(self.branch, self.config.batch_norm, self.config.splits)
         self.slow = MomentumEncoder(self.branch, self.config.momentum)
-        self.dense_queue = KeyQueue(self.config.queue_size, self.config.dim)
+        self.dense_queue = KeyQueue(self.config.queue_size, self.config.dim, gather=None)       # after_step gathers: processes may have unequally many
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
         self.lambda_now = 0. if self.config.lambda_warmup_steps else self.config.loss_lambda
 
@@ -105,7 +106,7 @@ class DenseCL(MoCo):
         "The loss and its parts (released densecl.py). Also notes what `after_step` enqueues."
         query, key = normalize(query_global, dim=1), normalize(key_global, dim=1)
         single = info_nce(query, key, self.queue.rows, self.config.temperature)
-        dense = densecl_loss(query_dense, key_dense, match, self.dense_queue.rows, self.config.temperature)
+        dense = share_of_mean((match >= 0).sum()) * densecl_loss(query_dense, key_dense, match, self.dense_queue.rows, self.config.temperature)
         self.pending, self.pending_dense = key, self.dense_keys(key_dense, match)
         return {"loss": (1 - self.lambda_now) * single + self.lambda_now * dense, "global": single, "dense": dense, "spread": embedding_spread(query)}
 
@@ -118,7 +119,8 @@ class DenseCL(MoCo):
     def after_step(self):
         "MoCo's, then the second queue and the warm-up of λ."
         super().after_step()
-        if len(self.pending_dense): self.dense_queue.enqueue(self.pending_dense)
+        keys = gather_uneven_rows(self.pending_dense)
+        if len(keys): self.dense_queue.enqueue(keys)
         self.pending_dense = None
         self.steps += 1
         self.set_lambda(int(self.steps) if self.config.lambda_warmup_steps else 0)

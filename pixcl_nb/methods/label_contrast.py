@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['STRATEGIES', 'check_labels', 'two_colours', 'aligned_index', 'labels_at_grid', 'partners', 'place_in_group',
            'chosen_indices', 'nearest_class_mean', 'hard_pixels', 'sample_pixels', 'take_pixels', 'compactness',
-           'LabelContrastConfig', 'LabelBranch', 'LabelContrast', 'two_classes', 'share_of_images', 'PixelClassifier',
-           'fill_batch']
+           'LabelContrastConfig', 'LabelBranch', 'paired', 'LabelContrast', 'two_classes', 'share_of_images',
+           'PixelClassifier', 'fill_batch']
 
 # %% ../../nbs/23_label_contrast.ipynb #8303558a
 from dataclasses import dataclass, field, replace
@@ -18,6 +18,7 @@ from torch.nn.functional import adaptive_max_pool2d, interpolate, normalize
 
 from ..checks import check_name, check_range, check_tensor
 from ..encoders import DenseProjector
+from ..distributed import distributed_world, from_first
 from ..losses import FORMS, gather_rows, pixel_contrast
 from . import Method, make_encoder
 from .cp2 import make_decoder
@@ -239,6 +240,18 @@ class LabelBranch(nn.Module):
         if self.resolution is not None: features = interpolate(features, (self.resolution, self.resolution), mode="bilinear", align_corners=True)
         return self.projector(features)
 
+# %% ../../nbs/23_label_contrast.ipynb #pairedrows
+def paired(
+    rows, # (B, N, D) of this process's images
+    labels, # (B, N)
+    generator=None, # draws the pairs (the first process's does)
+    pairing:str="derangement" # see `partners`
+):
+    "Rows and labels of each image's partner. With several processes the pairs are drawn once over all their images, so that k processes pair as one would."
+    rank, world = distributed_world()
+    pair = from_first(partners(world * len(rows), generator, pairing)).to(rows.device).chunk(world)[rank]
+    return gather_rows(rows)[pair], gather_rows(labels)[pair]
+
 # %% ../../nbs/23_label_contrast.ipynb #f7574cdf
 class LabelContrast(Method):
     "Zhao et al. (ICCV 2021), stage 1: pixels of one annotated class agree, pixels of two do not. Stage 2 is `finetune(method.encoder, …)`."
@@ -292,8 +305,7 @@ class LabelContrast(Method):
         elif self.config.form.startswith("paper"): weight = share_of_images(labels)
         other, other_labels = f_hat, labels
         if self.config.form.endswith("cross"):
-            pair = partners(len(f), generator, self.config.pairing).to(f.device)
-            other, other_labels = f_hat[pair], labels[pair]
+            other, other_labels = paired(f_hat, labels, generator, self.config.pairing)
             if self.config.form == "paper_cross": other, other_labels = (f_hat, other), (labels, other_labels)
         loss = pixel_contrast(f, labels, other, other_labels, form=self.config.form, temperature=self.config.temperature)
         return {"loss": loss * weight, **watch}

@@ -16,7 +16,7 @@ from ..checks import check_name, check_range
 from ..encoders import Projector
 from ..losses import info_nce
 from . import Method, make_encoder
-from ..momentum import KeyQueue, MomentumEncoder, shuffled, split_batch_norm
+from ..momentum import BATCH_NORMS, KeyQueue, MomentumEncoder, embed_keys, set_batch_norm
 from ..training import embedding_spread
 from ..views import ViewConfig, random_view
 
@@ -30,12 +30,12 @@ class MoCoConfig:
     queue_size: int = 65536     # negatives
     momentum: float = .999      # of the slow key network
     temperature: float = .2     # divides the similarities
-    batch_norm: str = "plain"   # "plain" | "split" (groups of the batch, so that statistics do not leak)
+    batch_norm: str = "plain"   # "plain" | "split" (groups of the batch, so that statistics do not leak) | "shuffle" (keys dealt out over the processes: MoCo's) | "sync" (one batch over all processes)
     splits: int = 8             # groups, when split
 
     def __post_init__(self):
         check_range("temperature", self.temperature, above=0)
-        check_name("batch_norm", self.batch_norm, ["plain", "split"])
+        check_name("batch_norm", self.batch_norm, BATCH_NORMS)
 
 # %% ../../nbs/20_moco.ipynb #971af974
 class Branch(nn.Module):
@@ -50,7 +50,7 @@ class Branch(nn.Module):
 # %% ../../nbs/20_moco.ipynb #1bb971a4
 class MoCo(Method):
     "MoCo v2 (Chen et al. 2020): two views of an image agree, other images from a queue do not."
-    Config = MoCoConfig
+    Config, noted = MoCoConfig, ("pending",)
 
     def __init__(self,
         encoder="pixcl_tiny", # a name or a module with .channels and .stride
@@ -58,7 +58,7 @@ class MoCo(Method):
     ):
         super().__init__(**config)
         self.branch = Branch(make_encoder(encoder), self.config)
-        if self.config.batch_norm == "split": split_batch_norm(self.branch, self.config.splits)
+        set_batch_norm(self.branch, self.config.batch_norm, self.config.splits)
         self.slow = MomentumEncoder(self.branch, self.config.momentum)
         self.queue = KeyQueue(self.config.queue_size, self.config.dim)
         self.pending = None
@@ -77,8 +77,8 @@ class MoCo(Method):
         return {"loss": info_nce(query, key, self.queue.rows, self.config.temperature), "spread": embedding_spread(query)}
 
     def embed_keys(self, images, generator):
-        "The slow network's output; with split batch normalisation in an order of its own, so that query and key groups differ."
-        return shuffled(self.slow, images, generator) if self.config.batch_norm == "split" else self.slow(images)
+        "The slow network's output; with split or shuffled batch normalisation in an order of its own, so that query and key groups differ."
+        return embed_keys(self.slow, images, generator, self.config.batch_norm)
 
     def after_step(self):
         "The slow network follows, the keys join the queue."
