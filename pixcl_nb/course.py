@@ -9,9 +9,10 @@ __all__ = ['MEASURES', 'CLOSED', 'MARKING', 'BLANK', 'ANSWER', 'LATER', 'NBGRADE
            'read_notebook', 'kind_of', 'marked_cells', 'replace_regions', 'student_copy', 'check_master',
            'find_masters', 'write_notebook', 'build_packs', 'pack', 'unpack', 'send', 'receive', 'Limits', 'kernel',
            'leave_namespaces', 'readable_by_others', 'threads_of', 'set_limits', 'confine', 'student_error',
-           'run_source', 'student_process', 'fork_server', 'Server', 'StudentError', 'RemoteFunction', 'Student',
-           'plan', 'names_defined', 'run_tests', 'Marked', 'grade_notebook', 'find_submissions', 'feedback_page',
-           'write_table', 'grade_folder', 'closed_files', 'grade_command', 'course_command', 'add_commands']
+           'run_source', 'student_process', 'fork_server', 'Server', 'StudentError', 'RemoteFunction', 'busy',
+           'Student', 'plan', 'names_defined', 'run_tests', 'Marked', 'grade_notebook', 'find_submissions',
+           'feedback_page', 'write_table', 'grade_folder', 'closed_files', 'grade_command', 'course_command',
+           'add_commands']
 
 # %% ../nbs/29_course.ipynb #1c3ff87e
 import ast
@@ -588,6 +589,11 @@ class RemoteFunction:
     def ask(self, measure, values, keywords): return self.student.order(dict(do=measure, name=self.name, values=list(values), keywords=keywords))
 
 
+def busy()->float:
+    "How much longer things may take because the machine is busy: processes that want to run per core, at least 1. A student should not pay for our load."
+    return max(1., os.getloadavg()[0] / (os.cpu_count() or 1))
+
+
 class Student:
     "One submission's process, started again when it dies."
     def __init__(self,
@@ -598,7 +604,7 @@ class Student:
     ):
         self.server, self.steps, self.limits, self.hide = server, steps, limits, list(map(str, hide))
         self.folder, self.pid, self.connection, self.granted = tempfile.mkdtemp(prefix="pixcl-student-"), None, None, {}
-        self.problems, self.deadline = {}, time.monotonic() + limits.total_seconds
+        self.problems, self.deadline = {}, time.monotonic() + limits.total_seconds * busy()
 
     def kill(self):
         "End the process and everything it started."
@@ -614,15 +620,16 @@ class Student:
 
     def exchange(self, order):
         "Send an order, wait for its answer. `StudentError` on an error over there; the process is dead if it took too long or broke off."
-        until = min(time.monotonic() + self.limits.seconds, self.deadline)
+        seconds = self.limits.seconds * busy()
+        until = min(time.monotonic() + seconds, self.deadline)
         try:
             if order is not None:
-                self.connection.settimeout(self.limits.seconds)
+                self.connection.settimeout(seconds)
                 send(self.connection, order)
             reply = receive(self.connection, until)
         except (TimeoutError, socket.timeout):
             self.kill()
-            raise StudentError(f"took longer than {self.limits.seconds:g} s (an endless loop?) and was stopped" if time.monotonic() < self.deadline else f"the whole notebook took longer than {self.limits.total_seconds:g} s") from None
+            raise StudentError(f"took longer than {seconds:.0f} s (an endless loop?) and was stopped" if time.monotonic() < self.deadline else f"the whole notebook took longer than {self.limits.total_seconds:g} s") from None
         except (EOFError, OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, RecursionError, struct.error) as error:
             self.kill()
             raise StudentError("the process ended: a crash, os._exit, or out of memory" if isinstance(error, (EOFError, OSError)) else "the process sent nonsense") from None
