@@ -199,6 +199,21 @@ def test_marking_a_folder(tmp_path, monkeypatch):
     assert html.escape("print('100 of 100')") in (tmp_path/"marks"/"feedback"/"tampered"/f"{one}.html").read_text()
 
 
+def test_a_folder_with_traps(tmp_path):
+    "A link to the master, characters that are no characters, a formula for a name, and a stray notebook."
+    one = "1_info_nce"
+    broken = changed(one, loss="def info_nce(logits): raise ValueError('\ud800 <script>')")
+    for student, notebook in {"=1+1": student_copy(MASTERS[one]), "odd": broken, "stray": dict(nbformat=4, nbformat_minor=5, metadata={}, cells=[])}.items():
+        (tmp_path/"in"/student).mkdir(parents=True)
+        (tmp_path/"in"/student/f"{'notes' if student == 'stray' else one}.ipynb").write_text(json.dumps(notebook))
+    (tmp_path/"in"/"sly").mkdir()
+    (tmp_path/"in"/"sly"/f"{one}.ipynb").symlink_to(ROOT/"nbs"/"assignments"/f"{one}.ipynb")
+    results = {m.student: m for m in grade_folder(tmp_path/"in", ROOT/"nbs"/"assignments", tmp_path/"out", QUICK, say=lambda _: None)}
+    assert [results[student].points for student in ("=1+1", "odd", "sly", "stray")] == [0, 0, 0, 0]
+    assert "link" in str(results["sly"].remarks) and "no assignment" in str(results["stray"].remarks)
+    assert "'=1+1" in (tmp_path/"out"/"marks.csv").read_text() and "<script" not in (tmp_path/"out"/"feedback"/"odd"/f"{one}.html").read_text()
+
+
 # ---------- what a submission cannot do
 
 def attack(server, source, name="1_info_nce", **keywords):
@@ -215,6 +230,8 @@ def test_values_cross_and_nothing_else():
     class Sly: __reduce__ = lambda self: (os.system, ("true",))
     for bad in (Sly(), lambda x: x, {1, 2}, [object()]):
         with pytest.raises(TypeError, match="cannot be handed over"): pack(bad)
+    for forged in (b'{"dtype": "load"}', b'{"tensor": ["load", [1], 4]}'):
+        with pytest.raises(ValueError, match="no dtype"): unpack(forged, b"1234")
     a, b = socket.socketpair()
     a.sendall(struct.pack(">QQ", 2**40, 0))
     with pytest.raises(ValueError, match="at most"): receive(b, time.monotonic() + 5)
