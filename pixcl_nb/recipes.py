@@ -109,8 +109,9 @@ def recipe_values(
     return merged(values, {"train": {"batch_size": share}})
 
 def norm_groups(share:int, world:int)->dict:
-    "How a process with so many images keeps to groups of 32: split where it holds several groups, else as it is."
-    return {"batch_norm": "split", "splits": share // GROUP} if share % GROUP == 0 and share > GROUP else {}
+    "How processes with so many images each keep to groups of 32: split where one holds several groups, MoCo's shuffle across processes where each holds one."
+    if share > GROUP and share % GROUP == 0: return {"batch_norm": "split", "splits": share // GROUP}
+    return {"batch_norm": "shuffle"} if world > 1 else {}
 
 # %% ../nbs/28_recipes.ipynb #93fd963d
 def recipe_text(name:str)->str:

@@ -28,7 +28,7 @@ from .checks import atomic_write, check_name, check_range
 from .data import load_data
 from .encoders import create_encoder, load_checkpoint, plain_state
 from .methods import METHODS, create_method
-from .training import MAY_DIFFER, TrainConfig, distributed_world, last_checkpoint, pretrain
+from .training import MAY_DIFFER, TrainConfig, choose_device, distributed_world, last_checkpoint, pretrain
 
 # %% ../nbs/27_runs.ipynb #c2384331
 @dataclass
@@ -190,7 +190,7 @@ def made_with(device="cpu")->dict:
     import pixcl_nb
     return {"pixcl_nb": pixcl_nb.__version__, "git": git_state(), "python": platform.python_version(), "torch": str(torch.__version__), "torchvision": str(torchvision.__version__),
             "timm": timm.__version__, "numpy": numpy.__version__, "machine": f"{platform.system()} {platform.machine()}", "cpu": torch.backends.cpu.get_cpu_capability(),
-            "device": torch.cuda.get_device_name() if torch.device(device).type == "cuda" else str(device), "cuda": torch.version.cuda}
+            "device": torch.cuda.get_device_name() if str(device).startswith("cuda") else str(device), "cuda": torch.version.cuda}
 
 def fingerprint(data)->str:
     "16 characters that change with any image's name and with the sizes of the files looked at (at most 1,000, evenly spread)."
@@ -285,6 +285,7 @@ def run(
 ):
     "Do the run and leave its folder. Returns (method, History)."
     out, (rank, world) = Path(out), distributed_world()
+    choose_device(config.train.device)                               # a device that is not there is said before anything is written
     if (out / "run.yaml").exists() and not resume and rank == 0: forget(out)
     with cpu_threads(config.threads):
         kept = out if resume else None
@@ -308,7 +309,7 @@ def write_run(out, config:RunConfig, method, data, world:int):
     if config.start and not (out / "start.safetensors").exists(): save_encoder(method, out / "start.safetensors")
     if config.labels and not (out / "auxiliary" / "manifest.json").exists(): load_auxiliary_labels(config.labels).save(out / "auxiliary")
     whole = getattr(data, "data", data)
-    write_config(out / "run.yaml", config, made_with=made_with(config.train.device if config.train.device != "auto" else "cpu"),
+    write_config(out / "run.yaml", config, made_with=made_with(choose_device(config.train.device)),
                  data={"title": getattr(whole, "title", type(whole).__name__), "images": len(data), "fingerprint": fingerprint(whole)}, processes=world)
 
 # %% ../nbs/27_runs.ipynb #0f28dbf2
@@ -349,6 +350,7 @@ def rerun(
 )->RerunReport:
     "Do a run again from its folder alone, and compare every parameter, queue and counter."
     folder = Path(folder)
+    if not (folder / "run.yaml").is_file(): raise FileNotFoundError(f"run: {folder} holds no run.yaml; only the folder of a `pixcl pretrain` has one")
     out, whole = Path(out or f"{str(folder).rstrip('/')}-rerun"), read_config(folder)
     config, about, done = run_config(whole), yaml.safe_load((folder / "run.yaml").read_text()), last_checkpoint(folder)
     if out.resolve() == folder.resolve(): raise ValueError(f"out: {out} is the run itself; name another folder")
@@ -357,8 +359,7 @@ def rerun(
     if steps < planned: raise ValueError(f"run: {folder} ended at step {steps} of {planned}; finish it first: pixcl pretrain --config {folder}/run.yaml --out {folder}")
     if about["processes"] != distributed_world()[1]: raise ValueError(f"run: was made by {about['processes']} processes; start as many: torchrun --nproc-per-node {about['processes']} -m pixcl_nb.cli rerun {folder}")
     config = replace(config, start=str(folder / "start.safetensors") if config.start else None, labels=str(folder / "auxiliary") if config.labels else None)
-    device = config.train.device if config.train.device != "auto" else "cpu"
-    versions = differences(about["made_with"], made_with(device))
+    versions = differences(about["made_with"], made_with(choose_device(config.train.device)))
     say("versions: " + (", ".join(versions) or "the same"))
     run(config, out, on_step=on_step)
     made = yaml.safe_load((out / "run.yaml").read_text())

@@ -28,8 +28,8 @@ def made(tmp_path_factory):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_default_settings_are_the_methods_own(name):
-    assert default_settings(name, 8) == create_method(name, **({"queue_size": 8} if hasattr(default_settings(name, 8), "queue_size") else {})).config if not hasattr(default_settings(name, 8), "queue_size") else \
-        replace(default_settings(name, 8), queue_size=8) == create_method(name, queue_size=8).config
+    found, small = default_settings(name, 8), {"queue_size": 8} if hasattr(default_settings(name, 8), "queue_size") else {}
+    assert replace(found, **small) == create_method(name, **small).config
 
 
 @pytest.mark.parametrize("suffix", ["yaml", "json"])
@@ -103,7 +103,7 @@ def test_rerun_says_which_versions_differ_and_which_tensors(made, tmp_path, monk
 
 
 def test_rerun_of_what_is_no_finished_run(made, tmp_path):
-    with pytest.raises(FileNotFoundError, match="no file"): rerun(tmp_path)
+    with pytest.raises(FileNotFoundError, match="holds no run.yaml"): rerun(tmp_path)
     with pytest.raises(ValueError, match="is the run itself"): rerun(made[0], made[0])
     run(run_config(merged(SMALL, {"train": {"steps": 4, "log_every": 1}})), tmp_path / "cut", on_step=lambda step, terms, method: "stop" if step == 1 else None)
     with pytest.raises(ValueError, match="ended at step 2 of 4; finish it first: pixcl pretrain --config"): rerun(tmp_path / "cut")
