@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['COMMANDS', 'ALSO', 'CODES', 'EXPECTED', 'field_comments', 'add_fields', 'given_fields', 'Command', 'add_threads',
-           'add_data', 'add_size', 'say', 'add_data_command', 'data_command', 'add_recipes', 'recipes_command',
-           'add_pretrain', 'asked_config', 'pretrain_command', 'add_rerun', 'rerun_command', 'add_encoder',
-           'asked_encoder', 'add_labels', 'labels_command', 'add_evaluate', 'asked_options', 'asked_protocols',
-           'evaluate_command', 'keypoints', 'add_export', 'export_command', 'add_demo', 'demo_command', 'add_claims',
-           'claims_command', 'build_parser', 'main']
+           'add_data', 'add_size', 'asked_data', 'say', 'add_data_command', 'data_command', 'add_recipes',
+           'recipes_command', 'add_pretrain', 'asked_config', 'pretrain_command', 'add_rerun', 'rerun_command',
+           'add_encoder', 'asked_encoder', 'add_labels', 'labels_command', 'add_evaluate', 'asked_options',
+           'asked_protocols', 'follow_recipe', 'evaluate_command', 'keypoints', 'add_export', 'export_command',
+           'add_demo', 'demo_command', 'add_claims', 'claims_command', 'build_parser', 'main']
 
 # %% ../nbs/30_cli.ipynb #06a7e9d1
 import argparse
@@ -26,6 +26,7 @@ import torch
 from .auxiliary import fit_auxiliary_labels
 from .checks import atomic_write, check_name
 from .claims import ROWS, SCALES, ClaimsConfig, run_claims
+from .course import add_commands
 from .data import READERS, SAMPLE_SPLITS, label_subset, load_data, load_pairs, write_samples
 from .demo import DemoConfig, run_demo
 from .encoders import create_encoder, load_checkpoint
@@ -34,7 +35,7 @@ from .export import STATES, export_encoder
 from .inspection import inspect_data, save_contact_sheet
 from .matching import pck_keypoints, pck_pairs
 from .methods import METHODS
-from .recipes import RECIPES, dry_run, recipe, recipe_bill, recipe_text, recipe_values
+from .recipes import FINETUNES, RECIPES, dry_run, finetune_values, recipe, recipe_bill, recipe_text, recipe_values
 from .runs import RunConfig, layered, load_run, merged, nested, read_config, rerun, run, run_config, value_of
 from .training import TrainConfig, choose_device, distributed_world
 
@@ -78,13 +79,20 @@ COMMANDS = {}        # word → Command
 # %% ../nbs/30_cli.ipynb #53cd45f8
 def add_threads(parser): parser.add_argument("--threads", type=int, default=2, metavar="N", help="CPU threads; equal results need equal threads")
 
-def add_data(parser, split="train"):
+def add_data(parser, split="train", default="samples"):
     "Where images come from."
-    parser.add_argument("--data", default="samples", metavar="NAME", help=", ".join(READERS))
+    parser.add_argument("--data", default=default, metavar="NAME", help=f"{', '.join(READERS)}; default: {default or 'what the run was trained on, else samples'}")
     parser.add_argument("--root", metavar="FOLDER", help="where its files lie")
     parser.add_argument("--split", default=split, metavar="NAME", help=f"which part (default {split})")
 
 def add_size(parser): parser.add_argument("--size", type=int, nargs=2, metavar=("H", "W"), help="bring images into this box; default: native sizes")
+
+def asked_data(arguments, splits, config=None)->list:
+    "The parts of the data set that was named, else of the one a run was trained on, else of the samples."
+    found = arguments if arguments.data or config is None else config
+    size = arguments.size or (found.size if found is config else None)
+    arguments.data, arguments.root = found.data or "samples", arguments.root or found.root
+    return [load_data(arguments.data, arguments.root, split, tuple(size) if size else None) for split in splits]
 
 def say(*words):
     "Print, on the first of several processes only."
@@ -126,11 +134,11 @@ def recipes_command(arguments):
     torch.set_num_threads(arguments.threads)
     if arguments.name is None:
         for name, one in RECIPES.items(): say(f"{name:20} {one.title}" + (f" (needs {', '.join('--' + need for need in one.needs)})" if one.needs else ""))
+        for name, (title, _) in FINETUNES.items(): say(f"{name:20} {title} (for `pixcl evaluate --recipe`)")
         return say("auxiliary contrast: none; no code was released and the paper's settings are unknown")
-    recipe(arguments.name)
+    if not arguments.cost and not arguments.dry_run: return say(recipe_text(arguments.name))
     if arguments.cost: say(recipe_bill(arguments.name, arguments.precision))
     if arguments.dry_run: say(dry_run(run_config(recipe_values(arguments.name)), arguments.batch_size, arguments.dry_run))
-    if not arguments.cost and not arguments.dry_run: say(recipe_text(arguments.name))
 
 COMMANDS["recipes"] = Command("the papers' settings, where each was read, and what they cost", ("pixcl recipes", "pixcl recipes densecl-coco > my.yaml", "pixcl recipes cp2-imagenet --cost --precision bf16"), add_recipes, recipes_command)
 
@@ -186,25 +194,28 @@ def add_encoder(parser):
     parser.add_argument("source", nargs="?", metavar="RUN", help="a run's folder, or a checkpoint file in any layout that load_checkpoint knows")
     parser.add_argument("--checkpoint", metavar="FILE", help="the same, as an option")
     parser.add_argument("--encoder", default=None, metavar="NAME", help="for a file: pixcl_tiny (default) or a timm name")
-    parser.add_argument("--output-stride", type=int, metavar="N", help="for a file: pixels per feature cell")
+    parser.add_argument("--output-stride", type=int, metavar="N", help="pixels per feature cell; default: as trained")
     parser.add_argument("--pretrained", action="store_true", help="timm's own weights (downloaded)")
 
 def asked_encoder(arguments)->tuple:
-    "(encoder, its name, decoder or None, (mean, std) it was trained with)."
-    source = arguments.source or arguments.checkpoint
-    if source and Path(source).is_dir():
-        if arguments.encoder or arguments.pretrained: raise ValueError(f"encoder: {source} is a run's folder, which says itself which encoder it has; leave --encoder and --pretrained out")
-        method, config = load_run(source)
-        view = getattr(config.settings, "view", None) or config.settings.compose.view
-        return method.encoder, config.encoder, method.head, (view.mean, view.std)
-    encoder = create_encoder(arguments.encoder or "pixcl_tiny", arguments.output_stride, pretrained=arguments.pretrained)
-    if source: say(load_checkpoint(encoder, source))
-    return encoder, arguments.encoder or "pixcl_tiny", None, (MEAN, STD)
+    "(encoder, its name, decoder or None, (mean, std) it was trained with, the run's configuration or None)."
+    source, stride = arguments.source or arguments.checkpoint, arguments.output_stride
+    if not source or not Path(source).is_dir():
+        encoder = create_encoder(arguments.encoder or "pixcl_tiny", stride, pretrained=arguments.pretrained)
+        if source: say(load_checkpoint(encoder, source))
+        return encoder, arguments.encoder or "pixcl_tiny", None, (MEAN, STD), None
+    if arguments.encoder or arguments.pretrained: raise ValueError(f"encoder: {source} is a run's folder, which says itself which encoder it has; leave --encoder and --pretrained out")
+    method, config = load_run(source)
+    view, encoder = getattr(config.settings, "view", None) or config.settings.compose.view, method.encoder
+    if stride and stride != encoder.stride:                                   # the same tensors, other strides and dilations
+        encoder = create_encoder(config.encoder, stride, **config.encoder_options)
+        encoder.load_state_dict(method.encoder.state_dict())
+    return encoder, config.encoder, method.head, (view.mean, view.std), config
 
 # %% ../nbs/30_cli.ipynb #5438cf58
 def add_labels(parser):
     add_encoder(parser)
-    add_data(parser)
+    add_data(parser, default=None)
     add_size(parser)
     parser.add_argument("--clusters", type=int, required=True, metavar="K", help="how many labels")
     parser.add_argument("--outliers", type=float, default=.05, metavar="X", help="share of pixels farthest from their centre that get no label")
@@ -215,8 +226,9 @@ def add_labels(parser):
 def labels_command(arguments):
     "pixcl labels"
     torch.set_num_threads(arguments.threads)
-    data = load_data(arguments.data, arguments.root, arguments.split, tuple(arguments.size) if arguments.size else None)
-    labels = fit_auxiliary_labels(asked_encoder(arguments)[0], data, arguments.clusters, arguments.out, outliers=arguments.outliers, seed=arguments.seed)
+    encoder, *_, config = asked_encoder(arguments)
+    data, = asked_data(arguments, [arguments.split], config)
+    labels = fit_auxiliary_labels(encoder, data, arguments.clusters, arguments.out, outliers=arguments.outliers, seed=arguments.seed)
     say(f"{labels}\nnext: pixcl pretrain auxiliary_contrast --labels {arguments.out} --data {arguments.data} …")
 
 COMMANDS["labels"] = Command("discover labels by clustering an encoder's features", ("pixcl labels runs/densecl --clusters 24 --out runs/labels",), add_labels, labels_command)
@@ -226,9 +238,10 @@ ALSO = {"probe": "linear_probe", "separability": "separation"}       # other wor
 
 def add_evaluate(parser):
     add_encoder(parser)
-    parser.add_argument("--protocols", nargs="+", default=["linear_probe"], metavar="NAME", help=f"{', '.join([*PROTOCOLS, 'boundary'])}; or all")
-    add_data(parser, "val")
+    parser.add_argument("--protocols", nargs="+", metavar="NAME", help=f"{', '.join([*PROTOCOLS, 'boundary'])}; or all. Default: linear_probe")
+    add_data(parser, "val", None)
     add_size(parser)
+    parser.add_argument("--recipe", metavar="NAME", help=f"fine-tune as a paper does: {', '.join(FINETUNES)}")
     parser.add_argument("--images", type=int, metavar="N", help="learn from so many labelled images only, spread over the classes")
     parser.add_argument("--steps", type=int, metavar="N", help="of the fine-tune (short for --set finetune.steps=N)")
     parser.add_argument("--set", action="append", metavar="PROTOCOL.NAME=VALUE", help="an option of a protocol")
@@ -252,13 +265,22 @@ def asked_protocols(words, head)->list:
     if "all" in words: return [name for name in (*PROTOCOLS, "boundary") if name != "pck" and (name != "finetune_with_head" or head is not None)]
     return [check_name("protocols", ALSO.get(word, word), [*PROTOCOLS, "boundary"]) for word in words]
 
+def follow_recipe(arguments)->dict:
+    "The options of a fine-tuning recipe, and its encoder, stride and data where none was named."
+    if not arguments.recipe: return {}
+    values = finetune_values(arguments.recipe)
+    arguments.protocols, arguments.output_stride = arguments.protocols or ["finetune"], arguments.output_stride or values["output_stride"]
+    arguments.data = arguments.data or values["data"]
+    if not (arguments.source or arguments.checkpoint) or not Path(arguments.source or arguments.checkpoint).is_dir(): arguments.encoder = arguments.encoder or values["encoder"]
+    return {"finetune": values["finetune"], "finetune_with_head": {key: value for key, value in values["finetune"].items() if key != "head"}}
+
 def evaluate_command(arguments):
     "pixcl evaluate"
     torch.set_num_threads(arguments.threads)
-    encoder, name, head, _ = asked_encoder(arguments)
-    encoder, protocols, options = encoder.to(choose_device(arguments.device)), asked_protocols(arguments.protocols, head), asked_options(arguments)
-    size = tuple(arguments.size) if arguments.size else None
-    train, test = (load_data(arguments.data, arguments.root, split, size) for split in ("train", arguments.split))
+    advice = follow_recipe(arguments)
+    encoder, name, head, _, config = asked_encoder(arguments)
+    encoder, protocols, options = encoder.to(choose_device(arguments.device)), asked_protocols(arguments.protocols or ["linear_probe"], head), merged(advice, asked_options(arguments))
+    train, test = asked_data(arguments, ["train", arguments.split], config)
     if arguments.images: train = label_subset(train, count=arguments.images, seed=arguments.seed)
     asked = [one for one in protocols if one not in ("boundary", "pck")]
     if "boundary" in protocols and not {"linear_probe", "finetune", "finetune_with_head"} & set(asked): asked.insert(0, "linear_probe")
@@ -277,6 +299,7 @@ def keypoints(encoder, arguments)->dict:
 
 COMMANDS["evaluate"] = Command("what is an encoder worth for pixels?", ("pixcl evaluate runs/cp2 --protocols probe finetune retrieve --out runs/cp2/evaluation.json",
     "pixcl evaluate moco_v2_200ep.pth.tar --encoder resnet50 --output-stride 16 --data voc --root ~/voc --size 256 256 --device cuda",
+    "pixcl evaluate runs/densecl --recipe densecl-voc --root ~/voc --device cuda --out voc.json",
     "pixcl evaluate runs/densecl --protocols all --set cluster.k=30 --steps 500"), add_evaluate, evaluate_command)
 
 # %% ../nbs/30_cli.ipynb #b7654389
@@ -289,7 +312,7 @@ def add_export(parser):
 def export_command(arguments):
     "pixcl export RUN --to TOOL"
     torch.set_num_threads(arguments.threads)
-    encoder, name, _, (mean, std) = asked_encoder(arguments)
+    encoder, name, _, (mean, std), _ = asked_encoder(arguments)
     say(export_encoder(encoder, name, arguments.to, arguments.out, mean, std))
 
 COMMANDS["export"] = Command("the backbone as a file that another tool loads", ("pixcl export runs/densecl --to detectron2 --out backbone.pth", "pixcl export moco.pth.tar --encoder resnet50 --to mmseg --out backbone.pth"), add_export, export_command)
@@ -334,6 +357,7 @@ def build_parser()->argparse.ArgumentParser:
         one = commands.add_parser(name, help=command.summary, description=command.summary, epilog="examples:\n  " + "\n  ".join(command.examples) + f"\n\n{CODES}", formatter_class=shape)
         command.add(one)
         one.set_defaults(run=command.run)
+    add_commands(commands)                                             # grade, course
     return parser
 
 # %% ../nbs/30_cli.ipynb #13344544

@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['ALL_PAIRS', 'VIEW', 'view_lines', 'PLAIN_INIT', 'ZERO_INIT', 'MOCO', 'DENSECL', 'CP2', 'LABEL', 'IMAGENET', 'COCO',
-           'BATCH', 'RECIPES', 'GROUP', 'MACHINES', 'Recipe', 'plain_lines', 'recipe', 'recipe_values', 'norm_groups',
-           'recipe_text', 'yaml_word', 'StepCost', 'random_batch', 'few_images', 'step_cost', 'Machine', 'Bill', 'bill',
-           'recipe_bill', 'NoiseData', 'dry_run', 'shrunk']
+           'BATCH', 'RECIPES', 'FINETUNE', 'FINETUNES', 'GROUP', 'MACHINES', 'Recipe', 'plain_lines', 'finetune_values',
+           'recipe', 'recipe_values', 'norm_groups', 'sourced_yaml', 'recipe_text', 'yaml_word', 'StepCost',
+           'random_batch', 'few_images', 'step_cost', 'Machine', 'Bill', 'bill', 'recipe_bill', 'NoiseData', 'dry_run',
+           'shrunk']
 
 # %% ../nbs/28_recipes.ipynb #301ffb76
 from dataclasses import dataclass, field, replace
@@ -89,10 +90,28 @@ RECIPES = {
 }
 
 # %% ../nbs/28_recipes.ipynb #1ea0eb6d
+FINETUNE = {"encoder": ("resnet50", "[code]"), "finetune.optimiser": ("sgd", "[code] momentum .9"), "finetune.crop": ((512, 512), "[code]"), "finetune.scale": ((.5, 2.), "[recall] mmsegmentation's default"),
+            "finetune.flip": (.5, "[code]"), "finetune.batch_size": (16, "[code] 4 images on each of 4 GPUs in the README's example")}
+FINETUNES = {
+    "densecl-voc": ("DenseCL's VOC 2012 segmentation; without the auxiliary head on stage 3", {**FINETUNE, "output_stride": (8, "[code] strides 1, 2, 1, 1; dilations 1, 1, 2, 4"), "finetune.head": ("fcn", "[code] two convolutions of 512, input joined"),
+                    "finetune.steps": (20_000, "[code]"), "finetune.lr": (.01, "[code] theirs ends at 1e-4, ours at 0"), "finetune.weight_decay": (5e-4, "[code]"), "data": ("voc", "[code] train and aug lists")}),
+    "densecl-cityscapes": ("DenseCL's Cityscapes segmentation", {**FINETUNE, "output_stride": (8, "[code]"), "finetune.head": ("fcn", "[code]"), "finetune.steps": (40_000, "[code]"), "finetune.crop": ((769, 769), "[code]"),
+                           "finetune.window": ((769, 769), "[code] tested by a sliding window"), "finetune.lr": (.01, "[ours] as for VOC"), "finetune.weight_decay": (5e-4, "[ours] as for VOC"), "data": ("cityscapes", "[code]")}),
+    "cp2-voc": ("CP2's VOC 2012 segmentation, with its pretrained decoder", {**FINETUNE, "output_stride": (16, "[code]"), "finetune.head": ("aspp", "[code] the pretrained one, where a CP2 run is given"), "finetune.steps": (40_000, "[code]"),
+                "finetune.scale": ((.5, 2.), "[code]"), "finetune.batch_size": (16, "[recall] 4 a GPU in the code, number of GPUs not stated"), "finetune.lr": (.003, "[code] theirs ends at 1e-4, ours at 0"), "finetune.weight_decay": (0., "[code]"), "data": ("voc", "[code]")}),
+}
+
+def finetune_values(name:str)->dict:
+    "The nested values of a fine-tuning recipe: encoder, output_stride, data, and the arguments of `finetune`."
+    check_name("recipe", name, FINETUNES)
+    return plain_lines(FINETUNES[name][1])
+
+# %% ../nbs/28_recipes.ipynb #f9a34457
 GROUP = 32          # images that normalise together in the released runs: 256 on 8 GPUs
 
 def recipe(name:str)->Recipe:
-    "A recipe by name, or `ValueError` with the list."
+    "A recipe of pretraining by name, or `ValueError` with the list."
+    if name in FINETUNES: raise ValueError(f"recipe: {name} says how to fine-tune; use it with pixcl evaluate")
     check_name("recipe", name, RECIPES)
     return RECIPES[name]
 
@@ -114,19 +133,26 @@ def norm_groups(share:int, world:int)->dict:
     return {"batch_norm": "shuffle"} if world > 1 else {}
 
 # %% ../nbs/28_recipes.ipynb #93fd963d
-def recipe_text(name:str)->str:
-    "A recipe as a YAML file for `--config`, every value with its source behind it."
-    found = recipe(name)
-    values, sources = {"method": found.method, **plain_lines(found.lines)}, {path: source for path, (_, source) in found.lines.items()}
+def sourced_yaml(
+    head, # lines of comment
+    values:dict, # nested
+    sources:dict # "train.lr" → where it was read
+)->str:
+    "YAML with every value's source behind it."
     def lines(part, path="", depth=0):
         for key, value in part.items():
             here, room = f"{path}{key}", "  " * depth
             if isinstance(value, dict) and here not in sources: yield f"{room}{key}:"; yield from lines(value, here + ".", depth + 1)
             else: yield f"{room + key + ': ' + yaml_word(value):44}" + (f"# {sources[here]}" if here in sources else "")
-    values = merged(values, {"train": {"batch_size": found.batch[0]}})
-    sources["train.batch_size"] = f"{found.batch[1]} over all processes: divide by their number"
-    head = [f"# {name}: {found.title}", *([f"# {found.about}"] if found.about else []), *([f"# give also: {', '.join('--' + need for need in found.needs)}"] if found.needs else [])]
-    return "\n".join([*head, *lines(values)]) + "\n"
+    return "\n".join([*(f"# {line}" for line in head if line), *lines(values)]) + "\n"
+
+def recipe_text(name:str)->str:
+    "A recipe as YAML (for `--config`, if it is one of pretraining), every value with its source behind it."
+    if name in FINETUNES: return sourced_yaml([f"{name}: {FINETUNES[name][0]}"], finetune_values(name), {path: source for path, (_, source) in FINETUNES[name][1].items()})
+    found = recipe(name)
+    values = merged({"method": found.method, **plain_lines(found.lines)}, {"train": {"batch_size": found.batch[0]}})
+    sources = {**{path: source for path, (_, source) in found.lines.items()}, "train.batch_size": f"{found.batch[1]} over all processes: divide by their number"}
+    return sourced_yaml([f"{name}: {found.title}", found.about, found.needs and "give also: " + ", ".join("--" + need for need in found.needs)], values, sources)
 
 def yaml_word(value)->str:
     "A value on one line of YAML."

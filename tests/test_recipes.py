@@ -6,7 +6,7 @@ import torch
 import yaml
 
 from pixcl_nb.methods import METHODS
-from pixcl_nb.recipes import MACHINES, RECIPES, bill, dry_run, few_images, recipe, recipe_bill, recipe_text, recipe_values, shrunk, step_cost
+from pixcl_nb.recipes import FINETUNES, MACHINES, RECIPES, bill, dry_run, few_images, finetune_values, recipe, recipe_bill, recipe_text, recipe_values, shrunk, step_cost
 from pixcl_nb.runs import merged, run_config
 
 TAG = re.compile(r"^\[(code|paper|third party|recall|ours)\]")
@@ -36,9 +36,26 @@ def test_the_papers_numbers():
     assert figures["label-voc"].settings.temperature == .07 and figures["label-voc"].settings.view.size == 513
 
 
+@pytest.mark.parametrize("name", FINETUNES)
+def test_finetuning_recipes(name):
+    "Every line is an argument of finetune, has a source, and a shrunk one runs."
+    import inspect
+    from pixcl_nb.data import load_data
+    from pixcl_nb.encoders import create_encoder
+    from pixcl_nb.evaluation import finetune
+    values = finetune_values(name)
+    assert all(TAG.match(source) for _, source in FINETUNES[name][1].values()) and yaml.safe_load(recipe_text(name))["finetune"]["lr"] == values["finetune"]["lr"]
+    assert set(values["finetune"]) <= set(inspect.signature(finetune).parameters)
+    few = load_data("samples", split="val").subset(range(4))
+    options = {**values["finetune"], "steps": 2, "batch_size": 2, "crop": (64, 64), "window": (64, 64) if "window" in values["finetune"] else None}
+    assert 0 <= finetune(create_encoder("pixcl_tiny"), few, few, **options).miou <= 1
+    with pytest.raises(ValueError, match="pixcl evaluate"): recipe(name)
+
+
 def test_the_batch_is_shared_out():
     assert [run_config(recipe_values("cp2-imagenet", world)).train.batch_size for world in (1, 4, 8)] == [256, 64, 32]
     assert [(s.batch_norm, s.splits) for s in (run_config(recipe_values("moco-imagenet", world)).settings for world in (1, 4))] == [("split", 8), ("split", 2)]
+    assert run_config(recipe_values("moco-imagenet", 8)).settings.batch_norm == "shuffle"
     with pytest.raises(ValueError, match="3 processes cannot share equally"): recipe_values("moco-imagenet", 3)
     with pytest.raises(ValueError, match="did you mean 'densecl-coco'"): recipe("densecl_coco")
 
