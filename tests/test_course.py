@@ -218,7 +218,7 @@ def test_a_folder_with_traps(tmp_path):
 
 def attack(server, source, name="1_info_nce", **keywords):
     "The marks of a submission whose `loss` cell is hostile; `logits` is right, so 20 points is what it should keep."
-    return grade_notebook(changed(name, logits=marked_cells(solved(name))["logits"]["source"], loss=source), MASTERS[name], server, Limits(seconds=8, total_seconds=60, **keywords), hide=[ROOT/"nbs"])
+    return grade_notebook(changed(name, logits=marked_cells(solved(name))["logits"]["source"], loss=source), MASTERS[name], server, Limits(**{"seconds": 8, "total_seconds": 60, **keywords}), hide=[ROOT/"nbs"])
 
 
 def test_values_cross_and_nothing_else():
@@ -292,7 +292,7 @@ def test_limits(server):
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_nothing_stays_behind(server):
     "A child that leaves for a session of its own dies with the submission."
-    marked = attack(server, "import os, time\ndef info_nce(logits):\n    if os.fork() == 0:\n        os.setsid()\n        if os.fork() == 0:\n            os.execvp('sleep', ['sleep', '987654'])\n        os._exit(0)\n    time.sleep(100)")
+    marked = attack(server, "import os, time\ndef info_nce(logits):\n    if os.fork() == 0:\n        os.setsid()\n        if os.fork() == 0:\n            os.execvp('sleep', ['sleep', '987654'])\n        os._exit(0)\n    time.sleep(100)", seconds=2)
     assert marked.points == 20
     if not marked.granted["processes"]: pytest.skip("this system grants no process namespace")
     time.sleep(.5)
