@@ -173,11 +173,10 @@ class SumOverProcesses(torch.autograd.Function):
     def backward(context, gradient): gradient = gradient.clone(); distributed.all_reduce(gradient); return gradient
 
 # %% ../nbs/05_momentum.ipynb #5feea66a
-class SyncBatchNorm2d(nn.SyncBatchNorm):
-    "Batch normalisation over the batch of all processes: PyTorch's own on a GPU, the same in plain operations on a CPU. Same parameters as `BatchNorm2d`."
-    process_group = None
+class SyncBatchNorm2d(nn.BatchNorm2d):
+    "Batch normalisation over the batch of all processes, on any device. Same parameters and, alone or in evaluation, same numbers as `BatchNorm2d`."
     def forward(self, x): # (B, C, h, w), the same B on every process
-        if x.is_cuda or not self.training or not self.track_running_stats or distributed_world()[1] == 1: return super().forward(x)
+        if not self.training or not self.track_running_stats or distributed_world()[1] == 1: return super().forward(x)
         count, weight, column = x.numel() / x.shape[1] * distributed_world()[1], self.momentum, (1, -1, 1, 1)
         wide = x.float()
         mean = SumOverProcesses.apply(wide.sum((0, 2, 3))) / count
@@ -200,7 +199,7 @@ def set_batch_norm(
     if check_name("batch_norm", kind, BATCH_NORMS) == "split": return split_batch_norm(network, splits)
     for module in network.modules() if kind == "sync" else ():
         if type(module) is nn.BatchNorm2d: module.__class__ = SyncBatchNorm2d
-        elif isinstance(module, nn.modules.batchnorm._BatchNorm) and not isinstance(module, nn.SyncBatchNorm): raise ValueError(f"batch_norm: a {type(module).__name__} cannot be synchronised, only nn.BatchNorm2d; use an encoder with that")
+        elif isinstance(module, nn.modules.batchnorm._BatchNorm) and not isinstance(module, (SyncBatchNorm2d, nn.SyncBatchNorm)): raise ValueError(f"batch_norm: a {type(module).__name__} cannot be synchronised, only nn.BatchNorm2d; use an encoder with that")
     return network
 
 # %% ../nbs/05_momentum.ipynb #97481585

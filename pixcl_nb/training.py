@@ -315,16 +315,18 @@ def keep_best(
 )->Path:
     "Give it a second name, `best-00000400-<sha>.pt`, and drop that of the best before."
     best = path.with_name(path.name.replace("step-", "best-", 1))
-    if not best.exists():
-        try: os.link(path, best)
-        except OSError: atomic_write(best, lambda temporary: shutil.copyfile(path, temporary))      # a file system without links
+    temporary = best.with_name(f".{best.name}.tmp")
+    temporary.unlink(missing_ok=True)
+    try: os.link(path, temporary), os.replace(temporary, best)
+    except OSError: atomic_write(best, lambda temporary: shutil.copyfile(path, temporary))          # a file system without links
+    finally: temporary.unlink(missing_ok=True)                                                      # a rename between two names of one file leaves both
     for old in path.parent.glob("best-*.pt"):
         if old != best: old.unlink()
     return best
 
 # %% ../nbs/10_training.ipynb #946d6c24
 def best_checkpoint(run_dir):
-    "The best checkpoint of a run as (path, state), or None."
+    "The best checkpoint of a run as (path, state), or None. An unreadable one is an error that names it."
     for path in sorted(Path(run_dir).glob("best-*.pt"), reverse=True): return path, read_checkpoint(path)
 
 # %% ../nbs/10_training.ipynb #cfaf59d7
@@ -440,6 +442,7 @@ class RunFolder:
         if found is None: return
         self.state = found[1]
         check_same_run(self.state["identity"], self.identity)
+        if self.write and self.state.get("best"): keep_best(found[0])                    # a kill may have come between its two names
         lines = (self.path / "log.jsonl").read_text().splitlines() if (self.path / "log.jsonl").exists() else []
         self.rows = [row for row in map(parse_row, lines) if row and row["step"] < self.state["step"]]
 
@@ -465,7 +468,7 @@ class RunFolder:
         if better: self.lowest = mean
         if not self.write: return
         with room_on(self.path):
-            path = save_checkpoint(self.path, step, {"step": step, "identity": self.identity, "lowest": self.lowest, "method": method.state_dict(), "optimizer": optimizer.state_dict()})
+            path = save_checkpoint(self.path, step, {"step": step, "identity": self.identity, "lowest": self.lowest, "best": better, "method": method.state_dict(), "optimizer": optimizer.state_dict()})
             if better: keep_best(path)
 
 # %% ../nbs/10_training.ipynb #25ea1426

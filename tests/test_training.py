@@ -379,6 +379,13 @@ def test_best_is_kept_besides_the_last(tmp_path):
     with pytest.raises(Kill): pretrain(ToyMethod(), ToyData(), change(best="+score"), run_dir=tmp_path / "cut", on_step=cut)
     pretrain(ToyMethod(), ToyData(), change(best="+score"), run_dir=tmp_path / "cut", on_step=judge)
     assert best_checkpoint(tmp_path / "cut")[0].name.split("-")[1] == "00000021"
+    # killed between a checkpoint and its second name; the only name cut short
+    newest = best_checkpoint(tmp_path / "cut")[0]
+    copied = tmp_path / "cut" / newest.name.replace("best-", "step-")
+    shutil.copy(newest, copied), newest.write_bytes(b"cut short")
+    for later in list((tmp_path / "cut").glob("step-*.pt")): later == copied or later.unlink()
+    pretrain(ToyMethod(), ToyData(), change(best="+score"), run_dir=tmp_path / "cut", on_step=judge)
+    assert best_checkpoint(tmp_path / "cut")[0].name.split("-")[1] == "00000021"
     pretrain(ToyMethod(), ToyData(), change(best="", steps=9), run_dir=tmp_path / "none")
     assert best_checkpoint(tmp_path / "none") is None and term_mean([{"loss": 2.}], "") is None
 
