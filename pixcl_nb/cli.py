@@ -283,7 +283,7 @@ def evaluate_command(arguments):
     train, test = asked_data(arguments, ["train", arguments.split], config)
     if arguments.images: train = label_subset(train, count=arguments.images, seed=arguments.seed)
     asked = [one for one in protocols if one not in ("boundary", "pck")]
-    if "boundary" in protocols and not {"linear_probe", "finetune", "finetune_with_head"} & set(asked): asked.insert(0, "linear_probe")
+    if "boundary" in protocols and not {"linear_probe", "finetune", "finetune_with_head", "retrieve"} & set(asked): asked.insert(0, "linear_probe")
     title = str(arguments.source or arguments.checkpoint or name)
     report = evaluate(encoder, (train, test), asked, head=head, name=title, seed=arguments.seed, options=options) if asked else EvaluationReport(title, {}, {})
     if "boundary" in protocols: report.results["boundary"] = {one: boundary_quality(result, test) for one, result in list(report.results.items()) if isinstance(result, SegmentationResult) and result.model is not None}
