@@ -192,9 +192,10 @@ def step_cost(
     method, kept = build_method(replace(few_images(config, images), start=None)).train(), {}
     pixels, masks = random_batch(config, check_range("images", images, 3))
     own = {tensor.untyped_storage().data_ptr() for tensor in (*method.parameters(), *method.buffers())}
+    shapes = {tuple(size) for p in method.parameters() for size in (p.shape, reversed(p.shape))}      # autocast's copies of the weights do not grow with the images
     def note(tensor):
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own: kept[storage.data_ptr()] = storage.nbytes()
+        if storage.data_ptr() not in own and tuple(tensor.shape) not in shapes: kept[storage.data_ptr()] = storage.nbytes()
         return tensor
     precision = torch.autocast("cpu", torch.bfloat16) if config.train.precision == "bf16" else nullcontext()
     with FlopCounterMode(display=False) as counted:

@@ -60,8 +60,8 @@ def test_every_option_says_what_it_is():
 
 
 def test_a_command_is_added_in_one_line(monkeypatch, capsys):
-    monkeypatch.setitem(COMMANDS, "grade", Command("mark a folder", ("pixcl grade submissions",), lambda parser: parser.add_argument("folder"), lambda arguments: print(arguments.folder) or 3))
-    assert told("grade here", capsys)[:2] == (3, "here\n")
+    monkeypatch.setitem(COMMANDS, "compare", Command("compare a folder", ("pixcl compare here",), lambda parser: parser.add_argument("folder"), lambda arguments: print(arguments.folder) or 3))
+    assert told("compare here", capsys)[:2] == (3, "here\n")
 
 
 # --- errors and exit codes
