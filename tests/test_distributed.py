@@ -61,8 +61,8 @@ def term_cases():
     cases = {}
     for form in FORMS:
         label, auxiliary = bare(LabelContrast, LabelContrastConfig(form=form)), bare(AuxiliaryContrast, AuxiliaryContrastConfig(form=form))
-        cases[f"label {form}"] = (x, x_hat, y), lambda w, f, g, y, m=label: m.terms(rows(f, w), rows(g, w), y, generator(distributed_world()[0]))["loss"]
-        cases[f"auxiliary {form}"] = (x, x_hat, y, match), lambda w, f, g, y, match, m=auxiliary: m.terms(rows(f, w), rows(g, w), y, y.flip(1), match, generator(distributed_world()[0]))["loss"]          # each process has a generator of its own
+        cases[f"label {form}"] = (x, x_hat, y), lambda w, f, g, y, m=label: m.terms(rows(f, w), rows(g, w), y, generator(3 * distributed_world()[0]))["loss"]
+        cases[f"auxiliary {form}"] = (x, x_hat, y, match), lambda w, f, g, y, match, m=auxiliary: m.terms(rows(f, w), rows(g, w), y, y.flip(1), match, generator(3 * distributed_world()[0]))["loss"]          # each process has a generator of its own, and would draw other pairs
     densecl = bare(DenseCL, DenseCLConfig(positives="geometric"), queue=1, dense_queue=1)
     cases["densecl"] = (x, x_hat, match), lambda w, f, g, match: densecl.terms(f.mean(1) @ w, (g.mean(1) @ w).detach(), dense(f, w), dense(g, w).detach(), match)["loss"]
     cp2 = bare(CP2, CP2Config(), queue=1)
