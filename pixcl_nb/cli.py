@@ -338,7 +338,9 @@ def claims_command(arguments):
     "pixcl claims"
     torch.set_num_threads(arguments.threads)
     config = ClaimsConfig(**{**SCALES[arguments.scale], **given_fields(arguments, ClaimsConfig)})
-    for name, row in run_claims(config, arguments.out, arguments.scale)["rows"].items(): print(f"{row['paper']:12} {row['claim']}: {row['difference']['mean']:+.3f}, {row['verdict']}")
+    rows = run_claims(config, arguments.out, arguments.scale)["rows"].values()
+    for row in rows: print(f"{row['paper']:12} {row['claim']}: " + (row["error"] if "error" in row else f"{row['difference']['mean']:+.3f}, {row['verdict']}"))
+    return int(any("error" in row for row in rows))
 
 COMMANDS["demo"] = Command("pretrain CP2 and MoCo, evaluate both against random weights, write a report", ("pixcl demo", "pixcl demo --data camvid --root ~/camvid --seeds 0 1 2 --split val --out runs/camvid"), add_demo, demo_command)
 COMMANDS["claims"] = Command("the papers' claims against our own runs", (f"pixcl claims --rows densecl_probe --root ~/camvid --seeds 0 1 2", "rows: " + ", ".join(ROWS)), add_claims, claims_command)

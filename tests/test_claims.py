@@ -130,3 +130,10 @@ def test_claims_from_the_shell(tmp_path, capsys):
     assert "rows: unknown name 'densecl_prob', did you mean 'densecl_probe'" in capsys.readouterr().err
     assert main(["claims", "--data", "camvid", "--root", str(tmp_path / "none"), "--out", str(tmp_path)]) == 1
     assert str(tmp_path / "none") in capsys.readouterr().err
+
+
+def test_a_failed_row_is_told_and_is_an_exit_code(bench, monkeypatch, capsys):
+    def broken(bench): raise ValueError("labels: all of them are outliers")
+    monkeypatch.setitem(ROWS, "auxiliary_algorithm", dataclasses.replace(ROWS["auxiliary_algorithm"], work=broken))
+    assert main(["claims", "--rows", "auxiliary_algorithm", "--scale", "small", "--threads", str(torch.get_num_threads()), "--out", str(bench.out / "shell")]) == 1
+    assert "ValueError: labels: all of them are outliers" in capsys.readouterr().out
