@@ -626,6 +626,7 @@ def pretrain(
                 check_terms(folder.rows, config, log_every)
             if look:
                 stopped = on_step is not None and on_step(step, folder.rows[-1], method) == "stop"
+                if world == 1: told = asked.number                    # also a signal during on_step, such as a monitor's pause
                 bar.set_postfix_str(f"loss {folder.rows[-1]['loss']:.3f}, {folder.rows[-1]['images_per_second']:.0f} images/s", refresh=False)
             bar.update()
             if due or stopped or told: folder.save(step + 1, method, optimizer, config.best)
