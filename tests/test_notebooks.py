@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -18,10 +17,10 @@ LIBRARY = [p for p in NOTEBOOKS if p.parent.name == "nbs"]
 LIMIT = 180                                   # seconds, for a busy machine; on a quiet one a notebook takes well under a minute
 
 
-def nbdev(command, *arguments, cwd=ROOT, **variables):
+def nbdev(command, *arguments, cwd=ROOT):
     "Run one of nbdev's commands from this environment."
     script = Path(sys.executable).with_name(command)
-    return subprocess.run([script, *map(str, arguments)], cwd=cwd, capture_output=True, text=True, env={**os.environ, "MPLBACKEND": "agg", **variables})
+    return subprocess.run([script, *map(str, arguments)], cwd=cwd, capture_output=True, text=True, env={**os.environ, "MPLBACKEND": "agg"})
 
 
 def python_files(folder): return {p.relative_to(folder) for p in folder.rglob("*.py")}
@@ -38,24 +37,13 @@ def test_package_is_the_export_of_the_notebooks(tmp_path):
     assert not differing, f"out of step with the notebooks: {differing}; run nbdev_export (or nbdev_update if the module was edited)"
 
 
-@pytest.fixture(scope="session")
-def runs(request):
-    "Path → future of (nbdev_test's result, seconds) for the notebooks asked for: one on each core, each on one thread, since most of a notebook's time leaves a second core idle."
-    flags = ["--flags", "slow"] if request.config.getoption("--slow") else []
-    def run(path):
-        started = time.time()
-        return nbdev("nbdev_test", "--path", path, "--n_workers", "0", *flags, OMP_NUM_THREADS="1", OMP_WAIT_POLICY="PASSIVE"), time.time() - started
-    asked = [item.callspec.params["path"] for item in request.session.items if getattr(item, "originalname", "") == "test_notebook_runs"]
-    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-        yield {path: pool.submit(run, path) for path in asked}
-        pool.shutdown(cancel_futures=True)
-
-
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
-def test_notebook_runs(path, runs, request):
-    done, seconds = runs[path].result()
+def test_notebook_runs(path, request):
+    started = time.time()
+    flags = ["--flags", "slow"] if request.config.getoption("--slow") else []
+    done = nbdev("nbdev_test", "--path", path, "--n_workers", "0", *flags)
     assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
-    if not request.config.getoption("--slow"): assert seconds < LIMIT, f"{path.name} took {seconds:.0f} s; flag its long cells `#| slow`"
+    if not flags: assert time.time() - started < LIMIT, f"{path.name} took {time.time() - started:.0f} s; flag its long cells `#| slow`"
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
