@@ -4,17 +4,15 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'RunConfig', 'Shape', 'encoder_stride', 'default_settings', 'as_kind', 'filled', 'value_of', 'nested',
-           'layered', 'merged', 'run_config', 'read_config', 'write_config', 'git_state', 'made_with', 'fingerprint',
-           'save_encoder', 'start_encoder', 'build_method', 'run_data', 'with_steps', 'differences',
-           'check_same_config', 'cpu_threads', 'run', 'forget', 'write_run', 'load_run', 'RerunReport', 'rerun',
-           'compare_runs']
+           'layered', 'merged', 'run_config', 'read_config', 'write_config', 'made_with', 'fingerprint', 'save_encoder',
+           'start_encoder', 'build_method', 'run_data', 'with_steps', 'differences', 'check_same_config', 'cpu_threads',
+           'run', 'forget', 'write_run', 'load_run', 'RerunReport', 'rerun', 'compare_runs']
 
 # %% ../nbs/27_runs.ipynb #c220f5d6
 import dataclasses
 import hashlib
 import importlib
 import platform
-import subprocess
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,7 +26,7 @@ from .checks import atomic_write, check_name, check_range
 from .data import load_data
 from .encoders import create_encoder, load_checkpoint, plain_state
 from .methods import METHODS, create_method
-from .training import MAY_DIFFER, TrainConfig, choose_device, distributed_world, last_checkpoint, pretrain
+from .training import MAY_DIFFER, TrainConfig, choose_device, distributed_world, last_checkpoint, pretrain, source_state
 
 # %% ../nbs/27_runs.ipynb #c2384331
 @dataclass
@@ -176,19 +174,11 @@ def write_config(path, config:RunConfig, **more):
     return atomic_write(path, text)
 
 # %% ../nbs/27_runs.ipynb #6740b44b
-def git_state(folder=None)->str:
-    "The commit of the checkout this library is used from, with '+ changes' where files differ from it; None outside one."
-    folder = folder or Path(globals().get("__file__", ".")).resolve().parent
-    ask = lambda *words: subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=10)
-    try: commit, changes = ask("rev-parse", "HEAD"), ask("status", "--porcelain", "--untracked-files=no")
-    except (OSError, subprocess.SubprocessError): return None
-    return None if commit.returncode else commit.stdout.strip() + (" + changes" if changes.stdout.strip() else "")
-
 def made_with(device="cpu")->dict:
     "Versions and machine, as far as a run's bits depend on them."
     import numpy, timm, torchvision
     import pixcl_nb
-    return {"pixcl_nb": pixcl_nb.__version__, "git": git_state(), "python": platform.python_version(), "torch": str(torch.__version__), "torchvision": str(torchvision.__version__),
+    return {"pixcl_nb": pixcl_nb.__version__, "git": source_state(), "python": platform.python_version(), "torch": str(torch.__version__), "torchvision": str(torchvision.__version__),
             "timm": timm.__version__, "numpy": numpy.__version__, "machine": f"{platform.system()} {platform.machine()}", "cpu": torch.backends.cpu.get_cpu_capability(),
             "device": torch.cuda.get_device_name() if str(device).startswith("cuda") else str(device), "cuda": torch.version.cuda}
 
