@@ -6,13 +6,14 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export MPLBACKEND := agg
 ARGS ?=
 
-.PHONY: course help install demo lab test test-all bench clean
+.PHONY: course docs help install demo lab test test-all bench clean
 help:
 	@echo "make demo      pretrain CP2 and MoCo, evaluate, write runs/demo/report.html  (ARGS='--data camvid --root PATH')"
 	@echo "make lab       open JupyterLab at the first notebook"
 	@echo "make test      export in sync, every notebook, every test"
 	@echo "make test-all  the same with the slow cells and tests"
 	@echo "make course    the assignments: course/student and course/instructor"
+	@echo "make docs      the documentation as one site that needs no server: build/docs/index.html"
 	@echo "make bench     speed and memory against the usual ways, as ratios of one run"
 
 install: $(STAMP)
@@ -41,6 +42,9 @@ bench: $(STAMP)
 course: $(STAMP)
 	$(BIN)/python -c "from pixcl_nb.course import build_packs; build_packs()"
 	@echo "course/student (for students), course/instructor (solutions, grading copies, guide)"
+
+docs: $(STAMP)
+	$(BIN)/python nbs/site/make_site.py $(ARGS)
 
 clean:
 	rm -rf runs build dist *.egg-info

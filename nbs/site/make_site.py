@@ -1,0 +1,222 @@
+"""`make docs`: the notebooks as committed, the guide, the reference and the live widgets as one site that needs no server and no network.
+
+    python nbs/site/make_site.py [--source build/docs-source] [--out build/docs] [--widgets correspondence,studio | none]
+
+`assemble` lays the pages into the source folder with the layout of nbs/, `build` runs Sphinx over them; warnings are errors.
+"""
+import argparse
+import importlib.metadata
+import json
+import os
+import re
+import shutil
+import sys
+import tempfile
+import time
+from configparser import ConfigParser
+from pathlib import Path
+
+import api_pages
+
+SITE = Path(__file__).resolve().parent
+ROOT = SITE.parent.parent
+NBS = ROOT / "nbs"
+GUIDE = ["glossary", "which_method", "own_data", "own_method", "scaling", "install", "scope"]             # their order; what else lies in nbs/guide follows
+ROOMS = {"The methods": range(19, 27), "The parts": range(0, 12), "The widgets": range(12, 19), "Running, measuring, teaching": range(27, 100)}
+STARTED = ["start_here", "densecl", "cp2", "label_contrast", "auxiliary_contrast", "explore", "claims", "results"]
+
+
+def settings():
+    parser = ConfigParser(delimiters=["="])
+    parser.read(ROOT / "settings.ini", encoding="utf-8")
+    return parser["DEFAULT"]
+
+
+# ---------- which page shows which file
+
+def student_copies(folder):
+    "The students' notebooks, made by the package: solutions and hidden tests are never read from the masters by anything else here."
+    from pixcl_nb.course import build_packs
+    return {f"assignments/{path.stem}": path for path in build_packs(NBS / "assignments", folder)["student"]}
+
+
+def in_order(paths, first): return sorted(paths, key=lambda path: (first.index(path.stem) if path.stem in first else len(first), path.stem))
+
+
+def find_pages(copies):
+    "Page → its file, for everything that is written by hand; the assignments as student copies only."
+    pages = {path.stem: path for path in sorted(NBS.glob("*.ipynb"))}
+    pages |= {f"walkthroughs/{path.stem}": path for path in in_order((NBS / "walkthroughs").glob("*.ipynb"), STARTED)}
+    pages |= {f"guide/{path.stem}": path for path in in_order([path for path in (NBS / "guide").glob("*.*") if path.suffix in (".md", ".ipynb")], GUIDE)}
+    return pages | {"widgets": SITE / "widgets.md", "assignments/STUDENTS": NBS / "assignments" / "STUDENTS.md"} | copies
+
+
+def shown_by(pages, modules):
+    "File of the repository → page that shows it, for links."
+    of = {path: page for page, path in pages.items() if path.is_relative_to(ROOT)}
+    of |= {NBS / f"{page}.ipynb": page for page in pages if page.startswith("assignments/") and page != "assignments/STUDENTS"}
+    return of | {ROOT / module.path: api_pages.page_of(module) for module in modules} | {ROOT / "pixcl_nb": "api/index"}
+
+
+# ---------- one page
+
+LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s]+)\)")
+
+class Links:
+    "Rewrites relative links: to the page that shows the file, else to the file in the public repository. Pictures are taken along."
+    def __init__(self, of, folder, git_url): self.of, self.folder, self.git_url, self.broken = of, folder, git_url, []
+
+    def __call__(self, text, home, page):
+        "The Markdown of `page`, whose links are meant from the file `home`; code is left alone."
+        parts = re.split(r"(^(?:```|~~~).*?^(?:```|~~~)[ ]*$|`[^`\n]+`)", text, flags=re.M | re.S)
+        joined = "".join(f"\0{at}\0" if at % 2 else part for at, part in enumerate(parts))          # code inside a link's text stays in it
+        joined = LINK.sub(lambda found: self.one(found, home, page), joined)
+        return re.sub("\0(\\d+)\0", lambda found: parts[int(found[1])], joined)
+
+    def one(self, found, home, page):
+        picture, words, (target, mark, anchor) = found[1], found[2], found[3].partition("#")
+        if not target or re.match(r"[a-z]+:", found[3]): return found[0]
+        file = (home.parent / target).resolve()
+        if file in self.of: return f"{picture}[{words}](/{self.page_file(self.of[file])}{mark}{anchor})"
+        if not file.exists() or not file.is_relative_to(ROOT):
+            self.broken.append(f"{home.relative_to(ROOT)} links to {found[3]}")
+            return words
+        if picture: return f"![{words}](/{self.take(file)})"
+        return f"[{words}]({self.git_url}/{'tree' if file.is_dir() else 'blob'}/main/{file.relative_to(ROOT)}{mark}{anchor})"
+
+    def page_file(self, page):
+        "A page with the ending of its file."
+        return page + (".ipynb" if any(path.suffix == ".ipynb" for path, one in self.of.items() if one == page) else ".md")
+
+    def take(self, file):
+        copied = Path("pictures") / file.relative_to(ROOT)
+        (self.folder / copied).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, self.folder / copied)
+        return copied.as_posix()
+
+
+DIRECTIVE = re.compile(r"^\s*#\s*\|\s*([\w-]+).*\n?", re.M)
+HIDDEN, KEPT_TAGS = {"hide", "default_exp", "default_cls_lvl"}, {"export": "export", "exports": "export", "exporti": "export", "slow": "slow", "notest": "not-run"}
+
+def shown_cell(cell):
+    "A code cell as a reader sees it, or None: nbdev's directives become tags, views of widgets give way to their pictures."
+    found = set(DIRECTIVE.findall(cell["source"]))
+    outputs = [without_views(output) for output in cell["outputs"]]
+    cell = {**cell, "source": DIRECTIVE.sub("", cell["source"]).strip("\n"), "outputs": [output for output in outputs if output], "execution_count": None,
+            "metadata": {"tags": sorted({KEPT_TAGS[word] for word in found & set(KEPT_TAGS)})}}
+    return cell if (cell["source"] or cell["outputs"]) and not found & {"hide"} else None
+
+
+def without_views(output):
+    "An output without what needs a running kernel; None if nothing else is in it."
+    if "data" not in output: return output
+    data = {kind: value for kind, value in output["data"].items() if "widget" not in kind}
+    return {**output, "data": data, "metadata": {}, **({"execution_count": None} if "execution_count" in output else {})} if data else None
+
+
+def note_of(page, module):
+    "One line under the title of a notebook that a module is exported from."
+    return f"\n\n{{.room}}\nNotebook `nbs/{page}.ipynb`, from which [`{module.name}`](/{api_pages.page_of(module)}.md) is exported; exported cells are marked at their left."
+
+
+def shown_notebook(path, page, links, modules):
+    "A notebook as a page: links turned, directives out, a target before every cell that something public comes from."
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    module, cells = next((module for module in modules if module.notebook == f"nbs/{page}.ipynb"), None), []
+    targets = {module.cell_of(entry) for entry in module.entries} if module else set()
+    for cell in notebook["cells"]:
+        cell["source"] = "".join(cell["source"])
+        if cell["cell_type"] == "markdown": cell["source"] = links(cell["source"], NBS / f"{page}.ipynb", page)
+        if cell["cell_type"] == "markdown" and module and cell is notebook["cells"][0]: cell["source"] = cell["source"].replace("\n\n", note_of(page, module) + "\n\n", 1) if "\n\n" in cell["source"] else cell["source"] + note_of(page, module)
+        if cell.get("id") in targets: cells.append(dict(cell_type="markdown", id=f"to-{cell['id']}", metadata={}, source=f"({api_pages.target_of(module, cell['id'])})="))
+        if cell["cell_type"] == "code": cell = shown_cell(cell)
+        if cell: cells.append(cell)
+    return {"cells": cells, "metadata": {"kernelspec": notebook["metadata"].get("kernelspec", {"name": "python3", "display_name": "python3", "language": "python"}), "language_info": {"name": "python"}}, "nbformat": 4, "nbformat_minor": 5}
+
+
+def frame(name):
+    "A widget's page within a page."
+    return (f'<iframe class="live" id="live-{name}" src="live/{name}.html" title="{name}" loading="lazy"></iframe>\n'
+            f'<p class="source"><a href="live/{name}.html">this widget alone</a></p>')
+
+
+def with_frames(text, names): return re.sub(r"^<!-- widget: (\w+) -->$", lambda found: f"```{{raw}} html\n{frame(found[1])}\n```" if found[1] in names else "", text, flags=re.M)
+
+
+# ---------- all of them
+
+def tree(caption, lines): return "```{toctree}\n:hidden:\n" + (f":caption: {caption}\n" if caption else "") + "\n" + "\n".join(lines) + "\n```"
+
+
+def contents(pages):
+    "The site's table of contents, for the start page."
+    rooms = [page for page in pages if re.match(r"\d\d_", page)]
+    named = lambda page: f"{page.replace('_', ' ', 1)} <{page}>"
+    trees = [tree("Guide", [page for page in pages if page.startswith("guide/")]), tree("Walkthroughs", [page for page in pages if page.startswith("walkthroughs/")])]
+    for caption, numbers in ROOMS.items(): trees.append(tree(caption, (["Live, in this page <widgets>"] if "widgets" in caption else []) + [named(page) for page in rooms if int(page[:2]) in numbers]))
+    return "\n\n".join([one for one in trees if not one.endswith("\n\n\n```")] + [tree("Course", ["assignments/STUDENTS"]), tree("Reference", ["Modules and names <api/index>"])])
+
+
+def math_script():
+    "MathJax, one file that draws formulas as SVG: no fonts to load, so it works from file://, and from a package of the index."
+    return next(file.locate() for file in importlib.metadata.files("sphinx-mathjax-offline") if file.name == "tex-svg-full.js")
+
+
+def assemble(folder, widgets=None):
+    "Lay every page into a fresh folder; `widgets` names those to build, None = all."
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    git_url, modules = settings()["git_url"], api_pages.read_package(ROOT)
+    with tempfile.TemporaryDirectory() as packs:
+        pages = find_pages(student_copies(Path(packs)))
+        links = Links(shown_by(pages, modules), folder, git_url)
+        for page, path in pages.items():
+            target = folder / (page + path.suffix)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if path.suffix == ".ipynb": text = shown_notebook(path, page, links, modules)
+            else: text = links(path.read_text(encoding="utf-8"), path, page)
+            if page == "index": text["cells"].append(dict(cell_type="markdown", id="contents", metadata={}, source=contents(pages)))
+            if page == "assignments/STUDENTS": text += "\n\n" + tree("", [one.removeprefix("assignments/") for one in pages if one.startswith("assignments/") and one != page]) + "\n"
+            if page == "widgets": text = with_frames(text, live(folder, widgets))
+            target.write_text(json.dumps(text) if isinstance(text, dict) else text, encoding="utf-8")
+    if links.broken: raise ValueError("there is nothing at the end of these links:\n  " + "\n  ".join(links.broken))
+    api_pages.write_pages(modules, folder, git_url)
+    (folder / "_static").mkdir()
+    for file in (SITE / "site.css", SITE / "site.js", math_script()): shutil.copy(file, folder / "_static")
+    shutil.copy(SITE / "conf.py", folder)
+
+
+def live(folder, names):
+    "The widgets' own pages beside the others. Returns their names."
+    if names is not None and not names: return []
+    import torch
+    torch.set_num_threads(1)
+    from live_widgets import write_widgets
+    return [path.stem for path in write_widgets(folder / "extra" / "live", names)]
+
+
+def build(source, out):
+    "Run Sphinx; a warning is an error, reported after all pages are done. Returns the exit code."
+    from sphinx.cmd.build import build_main
+    shutil.rmtree(out, ignore_errors=True)
+    (source / "extra").mkdir(exist_ok=True)
+    return build_main(["-b", "html", "-W", "--keep-going", "-q", "-d", str(source.parent / f"{source.name}.cache"), str(source), str(out)])
+
+
+def main(words=None):
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--source", type=Path, default=ROOT / "build" / "docs-source")
+    parser.add_argument("--out", type=Path, default=ROOT / "build" / "docs")
+    parser.add_argument("--widgets", help="names with commas between, or none; default: all")
+    asked = parser.parse_args(words)
+    os.environ.setdefault("MPLBACKEND", "agg")
+    started, widgets = time.time(), None if asked.widgets is None else [name for name in asked.widgets.split(",") if name != "none"]
+    assemble(asked.source.resolve(), widgets)
+    print(f"pages assembled in {time.time() - started:.0f} s", flush=True)
+    code = build(asked.source.resolve(), asked.out.resolve())
+    size = sum(file.stat().st_size for file in asked.out.rglob("*") if file.is_file())
+    print(f"{asked.out}/index.html: {len(list(asked.out.rglob('*.html')))} pages, {size / 1e6:.0f} MB, {time.time() - started:.0f} s")
+    return code
+
+
+if __name__ == "__main__": sys.exit(main())
