@@ -144,7 +144,7 @@ COMMANDS["recipes"] = Command("the papers' settings, where each was read, and wh
 
 # %% ../nbs/30_cli.ipynb #944728fa
 def add_pretrain(parser):
-    parser.add_argument("method", nargs="?", metavar="METHOD", help=", ".join(METHODS))
+    parser.add_argument("method", nargs="?", metavar="METHOD", help=", ".join(METHODS) + ", or your own as module:Class")
     parser.add_argument("--recipe", metavar="NAME", help="a paper's settings; `pixcl recipes` lists them")
     parser.add_argument("--config", metavar="FILE", help="a configuration (YAML or JSON), or the run.yaml of another run")
     parser.add_argument("--set", action="append", metavar="NAME=VALUE", help="any field; a dot leads inside: view.size=96, train.lr=.01")
@@ -370,6 +370,7 @@ def main(
 )->int:
     "Run one command. Errors are one line on stderr; the exit codes are in `pixcl --help`."
     arguments = build_parser().parse_args(words)
+    if os.getcwd() not in sys.path: sys.path.append(os.getcwd())       # where a method of one's own (module:Class) may lie
     try: return arguments.run(arguments) or 0
     except BrokenPipeError:                                            # `pixcl recipes | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

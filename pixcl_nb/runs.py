@@ -11,7 +11,6 @@ __all__ = ['KINDS', 'RunConfig', 'Shape', 'encoder_stride', 'default_settings', 
 # %% ../nbs/27_runs.ipynb #c220f5d6
 import dataclasses
 import hashlib
-import importlib
 import platform
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -25,14 +24,14 @@ from .auxiliary import load_auxiliary_labels
 from .checks import atomic_write, check_name, check_range
 from .data import load_data
 from .encoders import create_encoder, load_checkpoint, plain_state
-from .methods import METHODS, create_method
+from .methods import METHODS, create_method, method_class
 from .training import MAY_DIFFER, TrainConfig, choose_device, distributed_world, last_checkpoint, pretrain, source_state
 
 # %% ../nbs/27_runs.ipynb #c2384331
 @dataclass
 class RunConfig:
     "Everything a pretraining run depends on."
-    method: str                      # a name for create_method
+    method: str                      # a name for create_method, or module:Class
     encoder: str = "pixcl_tiny"      # a name for create_encoder
     output_stride: int = None        # pixels per feature cell; None = the encoder's own
     encoder_options: dict = field(default_factory=dict) # further arguments of create_encoder
@@ -48,7 +47,7 @@ class RunConfig:
     train: TrainConfig = None        # of the training loop
 
     def __post_init__(self):
-        check_name("method", self.method, METHODS)
+        method_class(self.method, "method")
         check_range("threads", self.threads, 1)
         if self.epochs is not None: check_range("epochs", self.epochs, above=0)
 
@@ -63,7 +62,7 @@ def encoder_stride(name:str, output_stride=None, **options)->int:
 
 def default_settings(method:str, stride:int):
     "The dataclass of a method's settings, with its defaults for an encoder of this stride."
-    own = getattr(importlib.import_module(f"pixcl_nb.methods.{check_name('method', method, METHODS)}"), METHODS[method]).Config()
+    own = method_class(method, "method").Config()
     small = {"queue_size": 1} if hasattr(own, "queue_size") else {}                  # the method itself is thrown away: no need for 65,536 rows
     found = create_method(method, Shape(8, stride), **small).config
     return replace(found, **{name: getattr(own, name) for name in small})
