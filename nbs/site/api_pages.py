@@ -70,11 +70,11 @@ def signature_of(function, skip_first=False):
 
 
 def parameters_of(function, comments, skip_first=False):
-    "(name, annotation, comment): a comment belongs to the parameter that ends its line, where it is the only one on it."
+    "(name, annotation, comment): a comment belongs to the parameters that end on its line."
     rows = arguments_of(function)[1 if skip_first else 0:]
     last = [(default or arg.annotation or arg).end_lineno if default is not None or arg.annotation else arg.end_lineno for arg, default, _ in rows]
     heads = {function.lineno} if function.body[0].lineno == function.lineno else set()
-    return [(mark + arg.arg, ast.unparse(arg.annotation) if arg.annotation else "", comments.get(line, "") if last.count(line) == 1 and line not in heads else "")
+    return [(mark + arg.arg, ast.unparse(arg.annotation) if arg.annotation else "", "" if line in heads else comments.get(line, ""))
             for (arg, _, mark), line in zip(rows, last)]
 
 

@@ -14,7 +14,7 @@ myst_dmath_double_inline = True
 
 # formulas: one local file, see math_script in make_site.py; nothing is fetched, not even on a right click
 mathjax_path = "tex-svg-full.js"
-mathjax3_config = {"options": {"enableMenu": False, "enableEnrichment": False, "enableExplorer": False, "enableAssistiveMml": True}, "svg": {"fontCache": "local", "scale": .93}}
+mathjax3_config = {"options": {"enableMenu": False, "enableEnrichment": False, "enableExplorer": False, "enableAssistiveMml": True}, "tex": {"packages": {"[-]": ["noundefined"]}}, "svg": {"fontCache": "local", "scale": .93}}
 mathjax_options = {"defer": "defer"}
 
 # the reference

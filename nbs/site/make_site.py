@@ -163,7 +163,7 @@ def math_script():
 
 
 def assemble(folder, widgets=None):
-    "Lay every page into a fresh folder; `widgets` names those to build, None = all."
+    "Lay every page into a fresh folder; `widgets` names those to build, None = all. Returns the links that lead to no file."
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     git_url, modules = settings()["git_url"], api_pages.read_package(ROOT)
@@ -179,11 +179,11 @@ def assemble(folder, widgets=None):
             if page == "assignments/STUDENTS": text += "\n\n" + tree("", [one.removeprefix("assignments/") for one in pages if one.startswith("assignments/") and one != page]) + "\n"
             if page == "widgets": text = with_frames(text, live(folder, widgets))
             target.write_text(json.dumps(text) if isinstance(text, dict) else text, encoding="utf-8")
-    if links.broken: raise ValueError("there is nothing at the end of these links:\n  " + "\n  ".join(links.broken))
     api_pages.write_pages(modules, folder, git_url)
     (folder / "_static").mkdir()
     for file in (SITE / "site.css", SITE / "site.js", math_script()): shutil.copy(file, folder / "_static")
     shutil.copy(SITE / "conf.py", folder)
+    return links.broken
 
 
 def live(folder, names):
@@ -198,9 +198,12 @@ def live(folder, names):
 def build(source, out):
     "Run Sphinx; a warning is an error, reported after all pages are done. Returns the exit code."
     from sphinx.cmd.build import build_main
-    shutil.rmtree(out, ignore_errors=True)
+    parsed = source.parent / f"{source.name}.parsed"                            # anew each time: a page that is not read again repeats no warning
+    for folder in (out, parsed): shutil.rmtree(folder, ignore_errors=True)
     (source / "extra").mkdir(exist_ok=True)
-    return build_main(["-b", "html", "-W", "--keep-going", "-q", "-d", str(source.parent / f"{source.name}.cache"), str(source), str(out)])
+    code = build_main(["-b", "html", "-W", "--keep-going", "-q", "-d", str(parsed), str(source), str(out)])
+    shutil.rmtree(parsed, ignore_errors=True)
+    return code
 
 
 def main(words=None):
@@ -211,12 +214,13 @@ def main(words=None):
     asked = parser.parse_args(words)
     os.environ.setdefault("MPLBACKEND", "agg")
     started, widgets = time.time(), None if asked.widgets is None else [name for name in asked.widgets.split(",") if name != "none"]
-    assemble(asked.source.resolve(), widgets)
+    broken = assemble(asked.source.resolve(), widgets)
     print(f"pages assembled in {time.time() - started:.0f} s", flush=True)
     code = build(asked.source.resolve(), asked.out.resolve())
     size = sum(file.stat().st_size for file in asked.out.rglob("*") if file.is_file())
     print(f"{asked.out}/index.html: {len(list(asked.out.rglob('*.html')))} pages, {size / 1e6:.0f} MB, {time.time() - started:.0f} s")
-    return code
+    if broken: print("WARNING: links to what does not exist:", *broken, sep="\n  ", file=sys.stderr)
+    return code or bool(broken)
 
 
 if __name__ == "__main__": sys.exit(main())
