@@ -2,11 +2,12 @@
 project, author, copyright = "pixcl_nb", "The pixcl_nb authors", "2026 onwards, The pixcl_nb authors"
 extensions = ["myst_nb", "sphinx.ext.mathjax"]
 exclude_patterns = ["extra"]
+suppress_warnings = ["myst.header"]         # a step from # to ### (small entries on GitHub): the site shows the next level, no heading is skipped
 
 # notebooks: as committed, nothing runs
 nb_execution_mode = "off"
 nb_merge_streams = True
-nb_output_stderr = "remove"                 # progress bars and warnings of one machine
+nb_output_stderr = "show"                   # two notebooks show what the library says there
 nb_number_source_lines = False
 myst_enable_extensions = ["attrs_block", "colon_fence", "deflist", "dollarmath", "fieldlist"]
 myst_heading_anchors = 4

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -116,7 +117,7 @@ def without_views(output):
 
 def note_of(page, module):
     "One line under the title of a notebook that a module is exported from."
-    return f"\n\n{{.room}}\nNotebook `nbs/{page}.ipynb`, from which [`{module.name}`](/{api_pages.page_of(module)}.md) is exported; exported cells are marked at their left."
+    return f"\n\n{{.room}}\nNotebook `nbs/{page}.ipynb`, from which [`{module.name}`](/{api_pages.page_of(module)}.md) is exported; its cells are labelled *exported*."
 
 
 def shown_notebook(path, page, links, modules):
@@ -190,18 +191,19 @@ def live(folder, names):
     "The widgets' own pages beside the others. Returns their names."
     if names is not None and not names: return []
     import torch
-    torch.set_num_threads(1)
     from live_widgets import write_widgets
-    return [path.stem for path in write_widgets(folder / "extra" / "live", names)]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try: return [path.stem for path in write_widgets(folder / "extra" / "live", names)]
+    finally: torch.set_num_threads(threads)
 
 
-def build(source, out):
-    "Run Sphinx; a warning is an error, reported after all pages are done. Returns the exit code."
-    from sphinx.cmd.build import build_main
+def build(source, out, report=None):
+    "Run Sphinx; a warning is an error, reported after all pages are done. Returns the exit code; `report` is a file for what it says, None = the screen."
     parsed = source.parent / f"{source.name}.parsed"                            # anew each time: a page that is not read again repeats no warning
     for folder in (out, parsed): shutil.rmtree(folder, ignore_errors=True)
     (source / "extra").mkdir(exist_ok=True)
-    code = build_main(["-b", "html", "-W", "--keep-going", "-q", "-d", str(parsed), str(source), str(out)])
+    code = subprocess.run([sys.executable, "-m", "sphinx", "-b", "html", "-W", "--keep-going", "-q", "-d", parsed, source, out], stdout=report, stderr=report).returncode
     shutil.rmtree(parsed, ignore_errors=True)
     return code
 
