@@ -2,7 +2,6 @@
 project, author, copyright = "pixcl_nb", "The pixcl_nb authors", "2026 onwards, The pixcl_nb authors"
 extensions = ["myst_nb", "sphinx.ext.mathjax"]
 exclude_patterns = ["extra"]
-suppress_warnings = ["myst.header"]         # a step from # to ### (small entries on GitHub): the site shows the next level, no heading is skipped
 
 # notebooks: as committed, nothing runs
 nb_execution_mode = "off"

@@ -24,7 +24,7 @@ ROOT = SITE.parent.parent
 NBS = ROOT / "nbs"
 GUIDE = ["glossary", "which_method", "own_data", "own_method", "scaling", "install", "scope"]             # their order; what else lies in nbs/guide follows
 ROOMS = {"The methods": range(19, 27), "The parts": range(0, 12), "The widgets": range(12, 19), "Running, measuring, teaching": range(27, 100)}
-STARTED = ["start_here", "densecl", "cp2", "label_contrast", "auxiliary_contrast", "explore", "claims", "results"]
+STARTED = ["start_here", "densecl", "cp2", "label_contrast", "auxiliary_contrast", "comparison", "explore", "claims", "results"]
 
 
 def settings():
