@@ -45,7 +45,7 @@ def test_second_call_does_nothing_again(finished):
 
 def test_sigkill_while_training_ends_in_the_same_bits(finished, tmp_path):
     "Kill the shell command in the middle of pretraining; start it again; compare every parameter of both methods."
-    words = [sys.executable, "-m", "pixcl_nb.cli", "demo", "--out", str(tmp_path)]
+    words = [sys.executable, "-m", "pixcl_nb.cli", "demo", "--out", str(tmp_path), "--threads", str(torch.get_num_threads())]
     for name, value in TINY.items(): words += ["--" + name.replace("_", "-"), str(value)]
     code = "import pixcl_nb.demo as d, pixcl_nb.training as t, sys, time, dataclasses\n" \
            "plain = d.pretrain\n" \

@@ -10,8 +10,6 @@ from torch import nn
 
 from pixcl_nb.encoders import (ASPPHead, DenseProjector, FCNHead, Projector, create_encoder, load_checkpoint, plain_state, read_checkpoint)
 
-torch.set_num_threads(2)
-
 
 def convolutions(network): return [(m.kernel_size, m.stride, m.dilation, m.padding, m.in_channels, m.out_channels) for m in network.modules() if isinstance(m, nn.Conv2d)]
 

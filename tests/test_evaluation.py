@@ -10,8 +10,6 @@ from torchmetrics.classification import MulticlassJaccardIndex
 from pixcl_nb.evaluation import *
 from pixcl_nb.evaluation import Items, Segmenter, batches, features_at, pad_to_stride, predict_logits, random_crop, window_starts
 
-torch.set_num_threads(1)
-
 
 class Bars:
     "Noisy images of three classes, told apart by colour; 255 on a border column."

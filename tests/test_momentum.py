@@ -10,8 +10,6 @@ from torch import nn
 from pixcl_nb.encoders import Projector, create_encoder
 from pixcl_nb.momentum import KeyQueue, MomentumEncoder, SplitBatchNorm2d, all_gather_rows, shuffled, split_batch_norm
 
-torch.set_num_threads(2)
-
 
 def network(): return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 1))
 

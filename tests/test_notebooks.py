@@ -1,6 +1,8 @@
 """The notebooks are the source: the package is their export, and each of them runs."""
+import atexit
 import filecmp
 import json
+import multiprocessing
 import os
 import re
 import shutil
@@ -15,6 +17,8 @@ ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted(p for p in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts)
 LIBRARY = [p for p in NOTEBOOKS if p.parent.name == "nbs"]
 LIMIT = 180                                   # seconds, for a busy machine; on a quiet one a notebook takes well under a minute
+FORK_SERVER = multiprocessing.get_context("forkserver")      # each notebook has a process of its own, and these libraries are read once for all of them; ours are not among them
+FORK_SERVER.set_forkserver_preload(["torch", "torch._dynamo", "torchvision", "timm", "sklearn.cluster", "matplotlib.pyplot", "seaborn", "ipywidgets", "anywidget", "nbdev.test"])
 
 
 def nbdev(command, *arguments, cwd=ROOT):
@@ -37,12 +41,26 @@ def test_package_is_the_export_of_the_notebooks(tmp_path):
     assert not differing, f"out of step with the notebooks: {differing}; run nbdev_export (or nbdev_update if the module was edited)"
 
 
+def run_notebook(path, flags, log):
+    "nbdev_test in this process, which is a notebook's own: what it prints goes to a file, its status is the exit status."
+    from nbdev.test import nbdev_test
+    multiprocessing.set_start_method(None, force=True)       # its own data workers start as they would anywhere
+    for stream in (1, 2): os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)
+    os.chdir(ROOT)
+    try: nbdev_test(path=str(path), flags=flags, n_workers=0)
+    finally:
+        atexit._run_exitfuncs()               # temporary folders go, as at the end of any Python
+        for stream in (sys.stdout, sys.stderr): stream.flush()
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
-def test_notebook_runs(path, request):
-    started = time.time()
-    flags = ["--flags", "slow"] if request.config.getoption("--slow") else []
-    done = nbdev("nbdev_test", "--path", path, "--n_workers", "0", *flags)
-    assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
+def test_notebook_runs(path, request, tmp_path):
+    started, log = time.time(), tmp_path / "log"
+    flags = "slow" if request.config.getoption("--slow") else ""
+    process = FORK_SERVER.Process(target=run_notebook, args=(path, flags, log))
+    process.start()
+    process.join()
+    assert process.exitcode == 0 and "Success." in log.read_text(), log.read_text()[-4000:]
     if not flags: assert time.time() - started < LIMIT, f"{path.name} took {time.time() - started:.0f} s; flag its long cells `#| slow`"
 
 

@@ -11,7 +11,6 @@ from pixcl_nb.plots import (auroc, class_palette, colour_masks, figure_to_png, m
                             show_images, show_masks, show_matches, show_overlay, show_pairs, show_results, show_separation, show_similarity,
                             show_similarity_matrix, to_picture)
 
-torch.set_num_threads(2)
 MEAN, STD = torch.tensor([.485, .456, .406])[:, None, None], torch.tensor([.229, .224, .225])[:, None, None]
 
 
