@@ -59,7 +59,10 @@ def test_notebook_runs(path, request, tmp_path):
     flags = "slow" if request.config.getoption("--slow") else ""
     process = FORK_SERVER.Process(target=run_notebook, args=(path, flags, log))
     process.start()
-    process.join()
+    process.join(None if flags else 3 * LIMIT)
+    if process.is_alive():
+        process.kill()
+        pytest.fail(f"{path.name} did not end within {3 * LIMIT} s:\n{log.read_text()[-2000:] if log.exists() else ''}")
     assert process.exitcode == 0 and "Success." in log.read_text(), log.read_text()[-4000:]
     if not flags: assert time.time() - started < LIMIT, f"{path.name} took {time.time() - started:.0f} s; flag its long cells `#| slow`"
 
