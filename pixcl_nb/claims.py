@@ -514,5 +514,5 @@ def command_of(config:ClaimsConfig, row:str, scale:str)->str:
     default, found = ClaimsConfig(**SCALES[scale]), [f"pixcl claims --scale {scale} --rows {row}"]
     for name, value in dataclasses.asdict(config).items():
         if name in ("rows",) or value == getattr(default, name): continue
-        found.append(f"--{name.replace('_', '-')} " + (" ".join(map(str, value)) if isinstance(value, tuple) else str(value)))
+        found.append(f"--{name.replace('_', '-')} " + (" ".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)))
     return " ".join(found + [f"--threads {torch.get_num_threads()}"])
