@@ -6,7 +6,7 @@ import torch
 from pixcl_nb.compose import CopyPasteConfig, copy_paste
 from pixcl_nb.data import load_data, load_pairs, load_photos, stereo_pair
 from pixcl_nb.encoders import create_encoder, sample_encoder
-from pixcl_nb.evaluation import MEAN, STD
+from pixcl_nb.evaluation import encode
 from pixcl_nb.methods import create_method
 from pixcl_nb.training import TrainConfig
 from pixcl_nb.views import ViewConfig
@@ -40,9 +40,8 @@ def scenes():
 def embedding():
     test = load_data("samples", split="test")
     batch = test.batch(range(0, 56, 7))
-    mean, std = (torch.tensor(three)[:, None, None] for three in (MEAN, STD))
-    with torch.no_grad(): maps = {name: encoder((batch.images / 255 - mean) / std) for name, encoder in (("random weights", untrained()), ("DenseCL", sample_encoder("densecl")))}
-    return EmbeddingExplorer(batch.images, maps, masks=batch.masks, class_names=test.class_names, layout="pca")
+    with torch.no_grad(): maps = {name: encode(encoder, batch.images) for name, encoder in (("random weights", untrained()), ("DenseCL", sample_encoder("densecl")))}
+    return EmbeddingExplorer(batch.images, maps, masks=batch.masks, class_names=test.class_names, palette=test.palette, layout="pca")
 
 
 def studio(): return CopyPasteStudio(dict(list(load_photos().items())[:4]), size=160, stride=16)
