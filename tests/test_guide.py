@@ -41,6 +41,8 @@ def test_it_is_created_by_name_and_its_settings_are_checked(method_file):
     with pytest.raises(ValueError, match="did you mean 'temperature'"): create_method("pix_contrast:PixContrast", temprature=.1)
     with pytest.raises(ValueError, match="name: 'pix_contrast:PicContrast' cannot be imported"): create_method("pix_contrast:PicContrast")
     with pytest.raises(TypeError, match="name: 'pix_contrast:PixContrastConfig' is not a method"): create_method("pix_contrast:PixContrastConfig")
+    for wrong in (None, 3, ":PixContrast", ".pix_contrast:PixContrast", "pix_contrast:"):
+        with pytest.raises(ValueError, match="name: "): create_method(wrong)
     assert type(create_method("pixcl_nb.methods.moco:MoCo", queue_size=8)).__name__ == "MoCo"
 
 

@@ -60,10 +60,10 @@ def method_class(
     argument:str="name" # what the caller calls it, for messages
 )->type:
     "The class of a method. `ValueError` on an unknown name or one that cannot be imported, `TypeError` if it is no `Method`."
-    module, colon, own = name.partition(":")
+    module, colon, own = str(name).partition(":")
     if not colon: return getattr(importlib.import_module(f"{__package__ or 'pixcl_nb.methods'}.{check_name(argument, name, METHODS)}"), METHODS[name])
     try: found = getattr(importlib.import_module(module), own)
-    except (ImportError, AttributeError) as error: raise ValueError(f"{argument}: {name!r} cannot be imported ({error}); write module:Class, with the module where Python finds it") from error
+    except (ImportError, AttributeError, ValueError, TypeError) as error: raise ValueError(f"{argument}: {name!r} cannot be imported ({error}); write module:Class, with the module where Python finds it") from error
     if isinstance(found, type) and issubclass(found, Method) and found.Config: return found
     raise TypeError(f"{argument}: {name!r} is not a method; derive the class from pixcl_nb.methods.Method and set its Config")
 
