@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from .checks import check_name
-from .data import load_data
-from .views import ViewConfig
+from .images.data import load_data
+from .images.views import ViewConfig
 
 # %% ../nbs/29_capstone.ipynb #152e55b3
 BASE = dict(method="moco", steps=400, batch_size=32, lr=.06, warmup_steps=20, temperature=.2, momentum=.99, queue_size=2048, loss_lambda=.5, dense_weight=.2,
@@ -47,9 +47,9 @@ def method_of(
     seed:int
 ):
     "The untrained method of a recipe, on a `pixcl_tiny` that is the same for all recipes of a seed."
-    from pixcl_nb.compose import CopyPasteConfig                        # imported where used: checking a recipe should cost nothing
-    from pixcl_nb.encoders import create_encoder
-    from pixcl_nb.methods import create_method
+    from pixcl_nb.images.compositor import CopyPasteConfig                        # imported where used: checking a recipe should cost nothing
+    from pixcl_nb.networks.encoders import create_encoder
+    from pixcl_nb.methods.contract import create_method
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         encoder = create_encoder("pixcl_tiny")
@@ -63,7 +63,8 @@ def method_of(
 
 def train_recipe(recipe:dict, seed:int, folder, progress:bool=False):
     "The encoder of a recipe after its steps; a finished run in `folder` is only loaded."
-    from pixcl_nb.training import TrainConfig, pretrain
+    from pixcl_nb.training.loop import pretrain
+    from pixcl_nb.training.settings import TrainConfig
     method = method_of(recipe, seed)
     config = TrainConfig(recipe["steps"], recipe["batch_size"], recipe["lr"], seed=seed, warmup_steps=recipe["warmup_steps"], precision="bf16", checkpoint_every=100, device="cpu", channels_last=True, progress=progress)
     pretrain(method, load_data("samples", split="train", size=(128, 128)).cache(), config, run_dir=folder)
@@ -89,8 +90,8 @@ def score_recipe(
     recipe = check_recipe(recipe)
     known = published_scores(recipe) if check_name("split", split, ["val", "test"]) == "test" else {}
     if set(seeds) <= set(known): return [known[seed] for seed in seeds]
-    from pixcl_nb.demo import job
-    from pixcl_nb.evaluation import linear_probe
+    from pixcl_nb.experiments.bench import job
+    from pixcl_nb.evaluation.probe import linear_probe
     name = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:12]
     def measure(seed):
         threads = torch.get_num_threads()

@@ -12,10 +12,14 @@ from sklearn.cluster import KMeans
 from sklearn.metrics import v_measure_score
 from torch import nn
 
-from pixcl_nb.auxiliary import (AuxiliaryData, ColourFeatures, Labeller, LabelGrid, cluster_features, describe_encoder, distinct_rows, fit_auxiliary_labels, label_grids, label_more, label_quality,
-                                load_auxiliary_labels, majority_in_superpixels, mirrored, nearest, outlier_radius, rows_at, sample_rows, spherical_kmeans)
-from pixcl_nb.encoders import create_encoder
-from pixcl_nb.matching import ImageFeatures
+from pixcl_nb.positives.auxiliary_labels import (
+    AuxiliaryData, ColourFeatures, describe_encoder, fit_auxiliary_labels, label_grids, label_more,
+    LabelGrid, load_auxiliary_labels, majority_in_superpixels, mirrored, rows_at, sample_rows)
+from pixcl_nb.positives.clustering import (
+    cluster_features, distinct_rows, Labeller, nearest, outlier_radius, spherical_kmeans)
+from pixcl_nb.positives.quality import label_quality
+from pixcl_nb.networks.encoders import create_encoder
+from pixcl_nb.networks.encoding import ImageFeatures
 
 
 @pytest.fixture(autouse=True)
@@ -410,7 +414,7 @@ def test_edges_of_the_verdict():
 
 
 def test_counts_do_not_overflow():
-    from pixcl_nb.auxiliary import Contingency, pair_sums
+    from pixcl_nb.positives.quality import Contingency, pair_sums
     n = 10**10
     total, _ = pair_sums(Contingency(np.array([0, 0, 1]), np.array([0, 1, 1]), np.array([n, n, n])), np.array([0, 1]))
     assert total.tolist() == [3 * n * (3 * n - 1) // 2, n * (2 * n - 1) + n * (n - 1) // 2, n * (n - 1) // 2 + n * (2 * n - 1), 3 * (n * (n - 1) // 2)]

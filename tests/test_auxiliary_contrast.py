@@ -4,13 +4,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pixcl_nb.auxiliary import ColourFeatures, fit_auxiliary_labels, load_auxiliary_labels
-from pixcl_nb.losses import pixel_contrast
-from pixcl_nb.matching import geometric_matches
-from pixcl_nb.methods import create_method
+from pixcl_nb.positives.auxiliary_labels import (
+    ColourFeatures, fit_auxiliary_labels, load_auxiliary_labels)
+from pixcl_nb.losses.label_losses import pixel_contrast
+from pixcl_nb.positives.matching import geometric_matches
+from pixcl_nb.methods.contract import create_method
 from pixcl_nb.methods.auxiliary_contrast import AuxiliaryContrast, Relabel, ids_at_cells, matching_loss, try_labelling
-from pixcl_nb.training import TrainConfig, pretrain
-from pixcl_nb.views import ViewConfig, random_view
+from pixcl_nb.training.loop import pretrain
+from pixcl_nb.training.settings import TrainConfig
+from pixcl_nb.images.views import ViewConfig, random_view
 
 VIEW = ViewConfig(size=32, scale=(.4, 1.))
 generator = lambda seed=0: torch.Generator().manual_seed(seed)

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from pixcl_nb.claims import ARMS, LABELLINGS, ROWS, SCALES, Bench, ClaimsConfig, NoiseFeatures, claim_row, command_of, extractor, paired, run_claims, score, step_times, verdict
+from pixcl_nb.experiments.claims import (
+    ARMS, LABELLINGS, ROWS, SCALES, Bench, ClaimsConfig, NoiseFeatures, claim_row, command_of,
+    extractor, paired, run_claims, score, step_times, verdict)
 from pixcl_nb.cli import main
 
 quiet = dict(say=lambda text: None)
@@ -46,13 +48,13 @@ def test_a_score_depends_on_its_own_settings_only(bench, tmp_path):
 
 
 def test_arms_of_a_seed_share_their_first_weights(bench):
-    from pixcl_nb.claims import new_method
+    from pixcl_nb.experiments.claims import new_method
     first = [new_method(bench, ARMS[name], 3).encoder.state_dict() for name in ("random", "moco", "densecl-mutual", "cp2")]
     for other in first[1:]: assert all(torch.equal(other[name], value) for name, value in first[0].items())
 
 
 def test_arm_with_a_start_begins_where_the_other_ended(bench):
-    from pixcl_nb.claims import new_method
+    from pixcl_nb.experiments.claims import new_method
     trained, begun = bench.method("moco", 0).encoder.state_dict(), new_method(bench, ARMS["cp2-quick"], 0).encoder.state_dict()
     assert all(torch.equal(begun[name], value) for name, value in trained.items())
 

@@ -12,11 +12,12 @@ import torch
 import yaml
 
 from pixcl_nb.cli import COMMANDS, Command, asked_options, build_parser, field_comments, given_fields, main
-from pixcl_nb.data import write_samples
-from pixcl_nb.encoders import create_encoder, load_checkpoint
-from pixcl_nb.evaluation import PROTOCOLS
-from pixcl_nb.runs import RunConfig
-from pixcl_nb.training import TrainConfig, last_checkpoint
+from pixcl_nb.images.scenes import write_samples
+from pixcl_nb.networks.encoders import create_encoder, load_checkpoint
+from pixcl_nb.evaluation.protocols import PROTOCOLS
+from pixcl_nb.experiments.runs import RunConfig
+from pixcl_nb.training.checkpoints import last_checkpoint
+from pixcl_nb.training.settings import TrainConfig
 
 PYTHON = [sys.executable, "-m", "pixcl_nb.cli"]
 TINY = "--batch-size 8 --device cpu --no-progress --threads 1 --set view.size=32 --set queue_size=32"

@@ -3,8 +3,11 @@ import pytest
 import torch
 from torchvision.transforms import RandomErasing
 
-from pixcl_nb.compose import CopyPasteConfig, background_rows, compose, copy_paste, mask_at_stride, object_map, paste_mask, paste_views, place_block
-from pixcl_nb.views import View, ViewConfig, apply_view
+from pixcl_nb.images.cells import mask_at_stride
+from pixcl_nb.images.compositor import (
+    background_rows, compose, copy_paste, CopyPasteConfig, object_map, paste_mask, paste_views,
+    place_block)
+from pixcl_nb.images.views import View, ViewConfig, apply_view
 
 PLAIN = ViewConfig(jitter=0., grayscale=0., blur=0.)
 

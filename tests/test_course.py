@@ -379,9 +379,9 @@ def test_a_small_recipe_is_trained_and_kept(tmp_path):
 
 @pytest.mark.slow
 def test_a_published_recipe_is_what_this_module_trains(tmp_path):
-    from pixcl_nb.data import load_data
+    from pixcl_nb.images.data import load_data
     from pixcl_nb.capstone import train_recipe
-    from pixcl_nb.evaluation import linear_probe
+    from pixcl_nb.evaluation.probe import linear_probe
     recipe = check_recipe(dict(method="densecl-geometric"))
     torch.set_num_threads(1)
     encoder = train_recipe(recipe, 0, tmp_path)

@@ -12,10 +12,13 @@ import torch
 from PIL import Image
 
 import pixcl_nb.data as data_module
-from pixcl_nb.data import (SAMPLE_CLASSES, SAMPLE_PALETTE, SAMPLE_SPLITS, SegmentationData, Thing, cache_folder, check_labelled, correspondences,
-                           fit, fit_image, fit_mask, id_lookup, label_subset, load_data, load_keypoint_pairs, load_pairs, load_photos, random_things,
-                           read_image, read_mask, rendered_folder, sample_folder, sample_pair, sample_scene, spread_palette, stereo_pair, uniform, wave,
-                           write_samples)
+from pixcl_nb.images.data import (
+    check_labelled, fit, fit_image, fit_mask, id_lookup, label_subset, load_data, read_image, read_mask,
+    SegmentationData, spread_palette)
+from pixcl_nb.images.pairs import load_keypoint_pairs, load_pairs, load_photos, stereo_pair
+from pixcl_nb.images.scenes import (
+    cache_folder, correspondences, random_things, rendered_folder, SAMPLE_CLASSES, sample_folder,
+    sample_pair, SAMPLE_PALETTE, sample_scene, SAMPLE_SPLITS, Thing, uniform, wave, write_samples)
 
 SHIPPED = Path(__file__).resolve().parent.parent/"data_samples"
 GOLDEN_WORDS = [11749869230777074271, 4976686463289251617]     # numpy.random.PCG64([0, 0, 0]).random_raw(2)

@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from pixcl_nb.cli import main
-from pixcl_nb.data import load_data
-from pixcl_nb.demo import DemoConfig, auroc, demo_data, fresh, job, run_demo, separation
-from pixcl_nb.training import last_checkpoint, read_checkpoint
+from pixcl_nb.images.data import load_data
+from pixcl_nb.experiments.bench import demo_data, DemoConfig, fresh, job
+from pixcl_nb.experiments.demo import auroc, run_demo, separation
+from pixcl_nb.training.checkpoints import last_checkpoint, read_checkpoint
 
 TINY = dict(steps=12, batch_size=4, crop=64, finetune_steps=2, labels=12)
 quiet = dict(say=lambda text: None, progress=False)

@@ -210,7 +210,7 @@ def test_every_public_name_is_in_the_reference(site, name):
 def test_parameters_are_described_and_fields_and_methods_too(site):
     "Some entries word by word, so that the test above cannot pass by comparing nothing with nothing."
     text = lambda name, of: squeezed(BeautifulSoup((site / "api" / f"{name}.html").read_text(encoding="utf-8"), "html.parser").find(id=of).parent.get_text())
-    assert squeezed("temperature float τ, above 0") in text("losses", "pixcl_nb.losses.info_nce")
+    assert squeezed("temperature float τ, above 0") in text("losses", "pixcl_nb.losses.infonce")
     assert squeezed("flip float probability of a left-right flip") in text("views", "pixcl_nb.views.ViewConfig")
     assert squeezed("returns dict data: h·w·C int8 in row-major cells") in text("widgets.base", "pixcl_nb.widgets.base.quantise")
     assert squeezed("query_mask (B, h, w) bool") in text("methods.cp2", "pixcl_nb.methods.cp2.CP2.terms")
@@ -377,7 +377,7 @@ def test_every_formula_is_drawn(site, pages, visit):
 
 def test_search_finds_from_a_file(visit):
     page = visit("search.html?q=info_nce")
-    page.wait_for_function("() => [...document.querySelectorAll('#search-results li a')].some(a => a.href.endsWith('api/losses.html#pixcl_nb.losses.info_nce'))", timeout=20_000)
+    page.wait_for_function("() => [...document.querySelectorAll('#search-results li a')].some(a => a.href.endsWith('api/losses.html#pixcl_nb.losses.infonce'))", timeout=20_000)
 
 
 def test_widget_answers_and_follows_the_page(visit):

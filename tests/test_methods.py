@@ -8,16 +8,17 @@ import torch
 from torch import nn
 from torch.nn.functional import normalize
 
-from pixcl_nb.compose import CopyPasteConfig
-from pixcl_nb.encoders import create_encoder
-from pixcl_nb.losses import foreground_cosines
-from pixcl_nb.matching import match_features
-from pixcl_nb.methods import METHODS, create_method
+from pixcl_nb.images.compositor import CopyPasteConfig
+from pixcl_nb.networks.encoders import create_encoder
+from pixcl_nb.methods.cp2 import foreground_cosines
+from pixcl_nb.positives.matching import match_features
+from pixcl_nb.methods.contract import METHODS, create_method
 from pixcl_nb.methods.cp2 import CP2, CP2Config
 from pixcl_nb.methods.densecl import DenseCL, DenseCLConfig, agreement
-from pixcl_nb.momentum import KeyQueue
-from pixcl_nb.training import TrainConfig, pretrain
-from pixcl_nb.views import ViewConfig
+from pixcl_nb.networks.momentum import KeyQueue
+from pixcl_nb.training.loop import pretrain
+from pixcl_nb.training.settings import TrainConfig
+from pixcl_nb.images.views import ViewConfig
 
 VIEW = ViewConfig(size=64)
 SMALL = {"moco": dict(view=VIEW, queue_size=32), "densecl": dict(view=VIEW, queue_size=32),

@@ -9,12 +9,15 @@ import yaml
 from hypothesis import given, settings as hypothesis_settings, strategies as st
 
 import pixcl_nb.runs as runs
-from pixcl_nb.data import load_data
-from pixcl_nb.encoders import create_encoder
-from pixcl_nb.methods import METHODS, create_method
-from pixcl_nb.runs import (build_method, check_same_config, compare_runs, default_settings, differences, encoder_stride, fingerprint, layered, load_run, merged, nested, read_config, rerun, run, run_config, save_encoder,
-                           with_steps, write_config)
-from pixcl_nb.training import TrainConfig, last_checkpoint
+from pixcl_nb.images.data import load_data
+from pixcl_nb.networks.encoders import create_encoder
+from pixcl_nb.methods.contract import METHODS, create_method
+from pixcl_nb.experiments.runs import (
+    build_method, check_same_config, compare_runs, default_settings, differences, encoder_stride,
+    fingerprint, layered, load_run, merged, nested, read_config, rerun, run, run_config, save_encoder,
+    with_steps, write_config)
+from pixcl_nb.training.checkpoints import last_checkpoint
+from pixcl_nb.training.settings import TrainConfig
 
 SMALL = {"method": "moco", "threads": 1, "settings": {"queue_size": 32, "view": {"size": 32}}, "train": {"steps": 4, "batch_size": 8, "device": "cpu", "progress": False}}
 
@@ -121,7 +124,7 @@ def test_start_weights_are_kept_in_the_folder(tmp_path):
 
 
 def test_discovered_labels_are_kept_in_the_folder(tmp_path):
-    from pixcl_nb.auxiliary import ColourFeatures, fit_auxiliary_labels
+    from pixcl_nb.positives.auxiliary_labels import ColourFeatures, fit_auxiliary_labels
     import shutil
     fit_auxiliary_labels(ColourFeatures(), load_data("samples", split="val"), 6, tmp_path / "labels", pixels=2000)
     values = {"method": "auxiliary_contrast", "threads": 1, "split": "val", "settings": {"view": {"size": 32}, "samples": 16}, "train": {**SMALL["train"], "steps": 2}}

@@ -21,8 +21,11 @@ from toy import ToyData, ToyMethod
 
 import pixcl_nb.checks
 import pixcl_nb.training as training
-from pixcl_nb.training import (LARS, BatchOrder, History, Meter, TrainConfig, TrainingStopped, best_checkpoint, check_terms, choose_device, gpu_busy, last_checkpoint, learning_rate, pretrain,
-                               read_checkpoint, save_checkpoint, step_seed, term_mean)
+from pixcl_nb.training.checkpoints import (
+    best_checkpoint, last_checkpoint, read_checkpoint, save_checkpoint, term_mean)
+from pixcl_nb.training.loop import BatchOrder, check_terms, gpu_busy, History, Meter, pretrain
+from pixcl_nb.training.settings import (
+    choose_device, LARS, learning_rate, step_seed, TrainConfig, TrainingStopped)
 
 CONFIG = TrainConfig(steps=40, batch_size=8, lr=.1, device="cpu", seed=3, checkpoint_every=7, progress=False)
 same = lambda a, b: all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
@@ -197,9 +200,9 @@ class Cells(nn.Module):
 
 
 def queue_method(name, **settings):
-    from pixcl_nb.compose import CopyPasteConfig
-    from pixcl_nb.methods import create_method
-    from pixcl_nb.views import ViewConfig
+    from pixcl_nb.images.compositor import CopyPasteConfig
+    from pixcl_nb.methods.contract import create_method
+    from pixcl_nb.images.views import ViewConfig
     view = ViewConfig(size=32, scale=(1., 1.), ratio=(1., 1.), flip=0., jitter=0., grayscale=0., blur=0.)
     own = dict(compose=CopyPasteConfig(size=32, stride=8, view=view), decoder="fcn", decoder_width=4) if name == "cp2" else dict(view=view)
     with torch.random.fork_rng(): torch.manual_seed(0); return create_method(name, Cells(), seed=0, queue_size=20, **own, **settings)

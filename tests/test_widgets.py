@@ -12,13 +12,15 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from pixcl_nb.compose import CopyPasteConfig, compose, copy_paste, mask_at_stride
-from pixcl_nb.data import StereoPair, load_data, load_pairs
-from pixcl_nb.encoders import create_encoder
-from pixcl_nb.evaluation import foreground_separation
-from pixcl_nb.matching import geometric_positions, match_features
-from pixcl_nb.methods import create_method
-from pixcl_nb.views import ViewConfig, random_view
+from pixcl_nb.images.cells import mask_at_stride
+from pixcl_nb.images.compositor import compose, copy_paste, CopyPasteConfig
+from pixcl_nb.images.data import load_data
+from pixcl_nb.images.pairs import load_pairs, StereoPair
+from pixcl_nb.networks.encoders import create_encoder
+from pixcl_nb.evaluation.separation import foreground_separation
+from pixcl_nb.positives.matching import geometric_positions, match_features
+from pixcl_nb.methods.contract import create_method
+from pixcl_nb.images.views import ViewConfig, random_view
 from pixcl_nb.widgets import CopyPasteStudio, CorrespondenceExplorer, SeparationExplorer
 from pixcl_nb.widgets.base import PixelWidget, dequantise, page, picture_uri, quantise, uri_picture
 from pixcl_nb.widgets.copy_paste import block_mask

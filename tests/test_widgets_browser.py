@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 
 from browser import find_chromium, no_browser, open_widget  # noqa: F401  (a fixture)
-from pixcl_nb.compose import CopyPasteConfig, copy_paste
-from pixcl_nb.data import load_data
+from pixcl_nb.images.compositor import CopyPasteConfig, copy_paste
+from pixcl_nb.images.data import load_data
 from pixcl_nb.plots import to_picture
 from pixcl_nb.widgets import CopyPasteStudio, CorrespondenceExplorer, SeparationExplorer
 from pixcl_nb.widgets.copy_paste import block_mask

@@ -16,9 +16,11 @@ import traitlets
 from PIL import Image
 
 from ..checks import check_name, check_range, check_tensor
-from ..compose import CopyPaste, CopyPasteConfig, compose, draw_block, mask_at_stride, object_map, place_block
+from ..images.cells import mask_at_stride
+from ..images.compositor import (
+    compose, CopyPaste, CopyPasteConfig, draw_block, object_map, place_block)
 from ..plots import new_figure, to_picture
-from ..views import TRIES, ViewConfig, random_view, resample_mask, size_pair
+from ..images.views import TRIES, ViewConfig, random_view, resample_mask, size_pair
 from .base import PixelWidget, check_state_size, picture_uri
 
 # %% ../../nbs/15_copy_paste.ipynb #c96e896a

@@ -15,7 +15,8 @@ import torch.nn.functional as F
 import traitlets
 
 from ..checks import check_name, check_range, check_tensor
-from ..matching import encode_images, geometric_positions, view_size
+from ..networks.encoding import encode_images
+from ..positives.matching import geometric_positions, view_size
 from ..plots import new_figure, to_picture
 from .base import PixelWidget, check_fit, check_state_size, dequantise, picture_uri, quantise, uri_picture
 

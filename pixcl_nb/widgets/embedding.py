@@ -22,7 +22,8 @@ import traitlets
 from PIL import Image
 
 from ..checks import check_finite, check_name, check_range, check_tensor
-from ..evaluation import IGNORE, encode, frozen
+from ..checks import IGNORE
+from ..networks.encoding import encode, frozen
 from ..plots import class_palette, to_picture
 from .base import PixelWidget, check_fit, check_state_size
 

@@ -14,9 +14,10 @@ import torch.nn.functional as F
 import traitlets
 
 from ..checks import check_name, check_range, check_tensor
-from ..compose import CopyPaste, mask_at_stride
-from ..evaluation import separability
-from ..matching import encode_images, evaluating
+from ..images.cells import mask_at_stride
+from ..images.compositor import CopyPaste
+from ..evaluation.separation import separability
+from ..networks.encoding import encode_images, evaluating
 from ..plots import new_figure, to_picture
 from .base import PixelWidget, check_fit, check_state_size, picture_uri, quantise, uri_picture
 
