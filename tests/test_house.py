@@ -5,8 +5,8 @@
     python tests/test_house.py                        the table, then every violation
     python tests/test_house.py nbs/4_losses/41_infonce.ipynb …     the violations of single notebooks, with cell numbers
 
-Cells are numbered from 0, as in the JSON file. Exceptions stand in tests/house.json, each with its reason; one that is no
-longer needed fails. The script uses the standard library only and works on the checkout that the notebooks lie in.
+Cells are numbered from 0, as in the JSON file. Exceptions stand in tests/house.json, each with its reason; one that is
+no longer needed fails. The script uses the standard library only and works on the checkout that the notebooks lie in.
 """
 import ast
 import io
@@ -22,8 +22,9 @@ try: import pytest
 except ImportError: pytest = None                     # the script needs none
 
 PACKAGE = "pixcl_nb"
+# A chapter's number is its place here, from 1; nothing imports from a later one.
 CHAPTERS = ["images", "networks", "positives", "losses", "methods", "training", "evaluation", "widgets", "experiments",
-            "course"]                                 # a chapter's number is its place here, from 1; nothing imports from a later one
+            "course"]
 LONGEST_CELL, WIDEST_LINE, WIDEST_EVER, LONGEST_RUN = 25, 110, 120, 3
 PUBLIC_NAMES, DOOR_NAMES, DOCUMENTED, FEW = 400, 70, .9, 15
 
@@ -45,7 +46,7 @@ RULES = {
 }
 OF_NOTEBOOK = ["length", "width", "run", "figure", "docments", "tautology", "error", "answer"]
 
-Violation = namedtuple("Violation", "rule where cell text source")      # source: what an exception's `contains` is looked for in
+Violation = namedtuple("Violation", "rule where cell text source")      # `source`: where an exception's `contains` is sought
 
 
 def show(violation):
@@ -54,6 +55,9 @@ def show(violation):
 
 
 # ---------------------------------------------------------------------------------------------- cells
+
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+
 
 class Cell:
     "One cell: its text, its code without directives and magics, and what it defines and uses."
@@ -91,9 +95,9 @@ class Cell:
         "Names that the cell makes at its top level, with the methods of its classes and the attributes it sets."
         names = set()
         for node in self.tree.body if self.tree else []:
-            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)): names.add(node.name)
+            if isinstance(node, (*FUNCTIONS, ast.ClassDef)): names.add(node.name)
             if isinstance(node, ast.ClassDef):
-                names |= {one.name for one in node.body if isinstance(one, (ast.FunctionDef, ast.AsyncFunctionDef))}
+                names |= {one.name for one in node.body if isinstance(one, FUNCTIONS)}
             if isinstance(node, (ast.Assign, ast.AnnAssign, ast.AugAssign)):
                 for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
                     for one in ast.walk(target):
@@ -185,7 +189,8 @@ def unused_runs(notebook):
 def check_run(notebook):
     for cell, length in unused_runs(notebook):
         if length == LONGEST_RUN + 1:
-            yield notebook.violation("run", cell, f"exported cell number {length} in a row, and no cell between uses one of their names")
+            text = f"exported cell number {length} in a row, and no cell between uses one of their names"
+            yield notebook.violation("run", cell, text)
 
 
 def says_something(markdown):
@@ -202,7 +207,8 @@ def mute_figures(notebook):
 
 def check_figure(notebook):
     for cell, after in mute_figures(notebook):
-        yield notebook.violation("figure", cell, f"the picture is followed by {after}; say what is seen, in a markdown cell right after it")
+        text = f"the picture is followed by {after}; say what is seen, in a markdown cell right after it"
+        yield notebook.violation("figure", cell, text)
 
 
 def comment_lines(source):
@@ -212,15 +218,16 @@ def comment_lines(source):
 
 
 def public_parameters(cell):
-    "(function or class, parameter, documented) of a public cell: arguments of functions and of `__init__`, fields of dataclasses."
+    """(function or class, parameter, documented) of a public cell: arguments of functions and of `__init__`, fields of
+    dataclasses."""
     if not cell.public or cell.tree is None: return
     commented = comment_lines(cell.text)
     for node in cell.tree.body:
         if getattr(node, "name", "_").startswith("_"): continue
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)): yield from parameters(node, node.name, commented)
+        if isinstance(node, FUNCTIONS): yield from parameters(node, node.name, commented)
         if isinstance(node, ast.ClassDef):
-            for one in node.body:
-                if isinstance(one, ast.FunctionDef) and one.name == "__init__": yield from parameters(one, node.name, commented)
+            starts = [one for one in node.body if isinstance(one, FUNCTIONS) and one.name == "__init__"]
+            for one in starts: yield from parameters(one, node.name, commented)
             if is_record(node): yield from fields(node, commented)
 
 
@@ -254,13 +261,14 @@ def documented(notebook):
 def check_docments(notebook):
     have, count, bare = documented(notebook)
     if count and have < DOCUMENTED * count:
-        yield notebook.violation("docments", bare[0][0], f"{have} of {count} parameters have a comment; not: {', '.join(name for _, name in bare[:12])}"
-                                 + (" …" if len(bare) > 12 else ""))
+        names = ", ".join(name for _, name in bare[:12]) + (" …" if len(bare) > 12 else "")
+        yield notebook.violation("docments", bare[0][0], f"{have} of {count} parameters have a comment; not: {names}")
 
 
-HARMLESS = {"clone", "detach", "copy", "numpy", "tolist", "item", "float", "cpu", "double", "long", "deepcopy", "list", "dict", "tuple", "set"}
-COMPARISONS = {"test_eq", "test_close", "test_is", "test_eq_type", "equal", "allclose", "array_equal", "assert_close", "assert_allclose",
-               "assert_array_equal"}
+HARMLESS = {"clone", "detach", "copy", "deepcopy", "numpy", "tolist", "item", "float", "cpu", "double", "long", "list", "dict",
+            "tuple", "set"}
+COMPARISONS = {"test_eq", "test_close", "test_is", "test_eq_type", "equal", "allclose", "array_equal", "assert_close",
+               "assert_allclose", "assert_array_equal"}
 
 
 def last_name(node):
@@ -290,30 +298,34 @@ def without_copies(node):
 def compared(statement):
     "The pairs of expressions that a statement says are equal."
     for node in ast.walk(statement):
-        if isinstance(node, ast.Call) and last_name(node.func) in COMPARISONS and len(node.args) >= 2: yield node.args[0], node.args[1]
-        if isinstance(node, ast.Call) and last_name(node.func) == "equal" and len(node.args) == 1 and isinstance(node.func, ast.Attribute):
-            yield node.func.value, node.args[0]
-        if isinstance(statement, ast.Assert) and isinstance(node, ast.Compare) and len(node.ops) == 1 and isinstance(node.ops[0], (ast.Eq, ast.Is)):
-            yield node.left, node.comparators[0]
+        if isinstance(node, ast.Call) and last_name(node.func) in COMPARISONS:
+            if len(node.args) >= 2: yield node.args[0], node.args[1]
+            elif len(node.args) == 1 and isinstance(node.func, ast.Attribute): yield node.func.value, node.args[0]
+        if isinstance(statement, ast.Assert) and isinstance(node, ast.Compare) and len(node.ops) == 1:
+            if isinstance(node.ops[0], (ast.Eq, ast.Is)): yield node.left, node.comparators[0]
 
 
 def is_test(statement):
     "An assertion, or a call of test_eq and its like as a statement."
-    called = isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call) and last_name(statement.value.func)
-    return isinstance(statement, ast.Assert) or (called in COMPARISONS)
+    if isinstance(statement, ast.Assert): return True
+    called = statement.value if isinstance(statement, ast.Expr) else None
+    return isinstance(called, ast.Call) and last_name(called.func) in COMPARISONS
 
 
 def names_itself(a, b):
-    return isinstance(a, ast.Attribute) and a.attr == "__name__" and isinstance(b, ast.Constant) and b.value == last_name(a.value)
+    "Whether they are f.__name__ and 'f'."
+    if not isinstance(a, ast.Attribute) or a.attr != "__name__": return False
+    return isinstance(b, ast.Constant) and b.value == last_name(a.value)
 
 
 def why_it_cannot_fail(statement, before):
     "What makes a test one that cannot fail, or None. `before`: the statement before it, or None."
     if isinstance(statement, ast.Assert):
         test = statement.test
-        if isinstance(test, ast.Tuple) and test.elts: return "a tuple is always true; the message goes after a comma without brackets"
+        if isinstance(test, ast.Tuple) and test.elts: return "a tuple is always true; the message stands without brackets"
         if is_constant(test): return "asserts something that is fixed in the text"
-        if isinstance(test, ast.BoolOp) and isinstance(test.op, ast.Or) and any(is_constant(one) for one in test.values): return "`or` with a constant"
+        if isinstance(test, ast.BoolOp) and isinstance(test.op, ast.Or) and any(map(is_constant, test.values)):
+            return "`or` with a constant"
         if re.fullmatch(r"len\(.*\) >= 0", ast.unparse(test)): return "a length is never negative"
     copied = None
     if isinstance(before, ast.Assign) and len(before.targets) == 1 and without_copies(before.value) is not before.value:
@@ -322,7 +334,8 @@ def why_it_cannot_fail(statement, before):
         if ast.dump(a) == ast.dump(b) and is_fixed(a): return f"compares {ast.unparse(a)} with itself"
         if names_itself(a, b) or names_itself(b, a): return "compares a name with itself"
         if isinstance(statement, ast.Expr) and is_constant(a) and is_constant(b): return "compares two constants"
-        if copied == {ast.dump(a), ast.dump(b)}: return f"compares {ast.unparse(a)} with a copy made in the statement before"
+        if copied == {ast.dump(a), ast.dump(b)}:
+            return f"compares {ast.unparse(a)} with a copy made in the statement before"
     return None
 
 
@@ -344,7 +357,8 @@ def check_tautology(notebook):
 def check_error(notebook):
     for cell in notebook.code:
         for output in cell.outputs:
-            if output.get("output_type") == "error": yield notebook.violation("error", cell, f"{output.get('ename')} is committed")
+            if output.get("output_type") == "error":
+                yield notebook.violation("error", cell, f"{output.get('ename')} is committed")
 
 
 ASKS = r"^(?:(#{1,6})\s*(?:\d+\W*)?|\*\*)((?:Questions?|Exercises?)\b[^\n]*)$"
@@ -373,19 +387,22 @@ def items_in(text): return len(re.findall(r"^ {0,3}(?:\*\*)?\d+[.)]", text, re.M
 
 
 def answers_missing(text, code_cells):
-    "(questions, answers) of a section: numbered questions outside <details>, against details (or numbered answers in one) and code cells."
+    """(questions, answers) of a section: numbered questions outside <details>, against details (or numbered answers in
+    one) and code cells."""
     details = re.findall(r"<details.*?</details>", text, re.S)
     asked = max(1, items_in(re.sub(r"<details.*?</details>", "", text, flags=re.S)))
     return asked, sum(max(1, items_in(one)) for one in details) + code_cells
 
 
 def check_answer(notebook):
-    if "assignments" in notebook.path.parts: return               # graded work: its answers are the solutions, which students do not get
+    "Assignments are graded work: their answers are the solutions, which students do not get."
+    if "assignments" in notebook.path.parts: return
     for cell, title, text, code_cells in asking_sections(notebook):
         exercise = title.lower().startswith("exercise")
         asked, answered = answers_missing(text, code_cells if exercise else 0)
         if answered < asked:
-            yield notebook.violation("answer", cell, f"{title!r} asks {asked} and answers {answered}; put each answer in <details><summary>Answer</summary> … </details>")
+            remedy = "put each answer in <details><summary>Answer</summary> … </details>"
+            yield notebook.violation("answer", cell, f"{title[:40]!r} asks {asked} and answers {answered}; {remedy}")
 
 
 NOTEBOOK_CHECKS = {name: globals()[f"check_{name}"] for name in OF_NOTEBOOK}
@@ -395,6 +412,11 @@ def check_notebook(notebook): return [one for rule in OF_NOTEBOOK for one in NOT
 
 
 # ---------------------------------------------------------------------------------------------- rules of the whole
+
+def inside(name):
+    "A module's full name without the package's own."
+    return name.removeprefix(PACKAGE).lstrip(".")
+
 
 class Module:
     "A file of the package: its syntax, and where it stands in the reading order."
@@ -407,11 +429,11 @@ class Module:
         self.chapter, self.place = self.position()
 
     def position(self):
-        "(chapter's number, digits of the notebook): 0 is the ground floor; a package's own file without a notebook comes last in its chapter."
-        if self.notebook and chapter_of(self.notebook.path) is not None: return chapter_of(self.notebook.path), self.notebook.number or ""
-        top = self.name.split(".")[0]
-        chapter = CHAPTERS.index(top) + 1 if top in CHAPTERS else 0
-        return chapter, "~" if self.is_package and self.name else ""
+        """(chapter's number, digits of the notebook). 0 is the ground floor; a module at the top belongs to the chapter of
+        its notebook; a package's own file without a notebook comes last in its chapter."""
+        top, number = self.name.split(".")[0], self.notebook.number or "" if self.notebook else ""
+        if top in CHAPTERS: return CHAPTERS.index(top) + 1, number or ("~" if self.is_package else "")
+        return chapter_of(self.notebook.path) or 0 if self.notebook else 0, number
 
     @property
     def all_names(self):
@@ -425,10 +447,11 @@ class Module:
     @property
     def definitions(self):
         "Names made at the top level; what is imported is made elsewhere."
-        names = set()
-        for node in ast.walk(ast.Module([one for one in self.tree.body if not isinstance(one, (ast.FunctionDef, ast.ClassDef))], [])):
-            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store): names.add(node.id)
-        names |= {node.name for node in self.tree.body if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))}
+        blocks = [node for node in self.tree.body if isinstance(node, (*FUNCTIONS, ast.ClassDef))]
+        names = {node.name for node in blocks}
+        for statement in self.tree.body:
+            for node in ast.walk(statement) if statement not in blocks else []:
+                if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store): names.add(node.id)
         return {name for name in names if not name.startswith("_")}
 
     def imports(self):
@@ -438,24 +461,24 @@ class Module:
     def walk(self, node, at_import):
         for child in ast.iter_child_nodes(node):
             if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test): continue        # never runs
-            inner = at_import and not isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
+            inner = at_import and not isinstance(child, (*FUNCTIONS, ast.Lambda))
             if isinstance(child, ast.Import):
                 for one in child.names:
-                    if one.name.split(".")[0] == PACKAGE: yield one.name.removeprefix(PACKAGE).lstrip("."), None, at_import
+                    if one.name.split(".")[0] == PACKAGE: yield inside(one.name), None, at_import
             elif isinstance(child, ast.ImportFrom):
                 base = self.absolute(child)
                 if base is not None:
                     for one in child.names: yield base, one.name, at_import
             elif isinstance(child, ast.Call) and last_name(child.func) in ("import_module", "__import__"):
-                if child.args and isinstance(child.args[0], ast.Constant) and str(child.args[0].value).startswith(PACKAGE + "."):
-                    yield child.args[0].value.removeprefix(PACKAGE + "."), None, at_import
+                named = getattr(child.args[0], "value", None) if child.args else None
+                if str(named).startswith(PACKAGE + "."): yield inside(named), None, at_import
             yield from self.walk(child, inner)
 
     def absolute(self, node):
         "The module that `from … import` names, without the package's own name; None if it is of another package."
         if node.level == 0:
             if (node.module or "").split(".")[0] != PACKAGE: return None
-            return node.module.removeprefix(PACKAGE).lstrip(".")
+            return inside(node.module)
         here = self.name.split(".") if self.name else []
         if not self.is_package: here = here[:-1]
         here = here[:len(here) - (node.level - 1)]
@@ -463,7 +486,7 @@ class Module:
 
 
 def chapter_of(path):
-    "The number of the chapter that a notebook lies in: 0 on the ground floor, None where it belongs to none (walkthroughs, guide, …)."
+    "The number of a notebook's chapter: 0 on the ground floor, None where it has none (walkthroughs, guide, …)."
     parts = Path(path).parts
     folder = parts[-2] if len(parts) > 1 else ""
     name = re.sub(r"^\d+_", "", folder)
@@ -512,8 +535,8 @@ def check_number(house):
         if chapter is None: continue
         if number is None: yield whole("number", notebook.where, "has no number; its name is <number>_name.ipynb")
         elif not re.fullmatch(rf"{chapter}\d+", number):
-            said = "the ground floor's begin with 0" if chapter == 0 else f"those of chapter {chapter}, {CHAPTERS[chapter - 1]}, begin with {chapter}"
-            yield whole("number", notebook.where, f"has number {number}, but {said}")
+            kind = f"those of chapter {chapter}, {CHAPTERS[chapter - 1]}," if chapter else "those of the ground floor"
+            yield whole("number", notebook.where, f"has number {number}, but {kind} begin with {chapter}")
     for number, places in taken.items():
         if len(places) > 1: yield whole("number", places[1], f"number {number} is also that of {places[0]}")
 
@@ -525,7 +548,8 @@ def check_place(house):
         wanted = CHAPTERS[chapter - 1] if chapter else ""
         if notebook.module.rpartition(".")[0] != wanted:
             target = f"the package {wanted}" if wanted else "the top of the package"
-            yield whole("place", notebook.where, f"is exported to {notebook.module}, outside {target}", f"default_exp {notebook.module}")
+            text = f"is exported to {notebook.module}, outside {target}"
+            yield whole("place", notebook.where, text, f"default_exp {notebook.module}")
     for module in house.numbered:
         if module.notebook is None and not module.is_package:
             yield whole("place", house.where(module.path), "no notebook exports this module")
@@ -538,18 +562,31 @@ def import_target(house, base, name):
 
 
 def check_import(house):
+    "Each pair of modules once."
+    found = {}
+    for one in wrong_imports(house): found.setdefault((one.where, one.text), one)
+    yield from found.values()
+
+
+def wrong_imports(house):
     for module in house.modules:
         for base, name, at_import in module.imports():
-            target, said = import_target(house, base, name), f"{house.where(module.path)} imports {base or PACKAGE}{f' ({name})' if name else ''}"
-            if target is None:
-                yield whole("import", house.where(module.path), f"imports {base}, which is no module", said)
-            elif target is module: continue
-            elif target.name == "" and name and not name.startswith("__"):
-                yield whole("import", house.where(module.path), f"takes {name} from the public door; import it from its chapter", said)
-            elif target.chapter > module.chapter:
-                yield whole("import", house.where(module.path), f"imports {target.name}, of the later chapter {CHAPTERS[target.chapter - 1]}", said)
-            elif target.chapter == module.chapter and at_import and target.place > module.place:
-                yield whole("import", house.where(module.path), f"imports {target.name} (notebook {target.place}), which comes after it", said)
+            target = import_target(house, base, name)
+            text = None if target is module else why_wrong(module, target, base, name, at_import)
+            said = f"imports {base or PACKAGE}" + (f" ({name})" if name else "")
+            if text: yield whole("import", house.where(module.path), text, f"{text}; {said}")
+
+
+def why_wrong(module, target, base, name, at_import):
+    "What is wrong with an import, or None."
+    if target is None: return f"imports {base}, which is no module"
+    if target.name == "" and name and not name.startswith("__"):
+        return f"takes {name} from the public door; import it from its chapter"
+    if target.chapter > module.chapter:
+        return f"imports {target.name}, of the later chapter {CHAPTERS[target.chapter - 1]}"
+    if target.chapter == module.chapter and at_import and target.place > module.place:
+        return f"imports {target.name} (notebook {target.place}), which comes after it"
+    return None
 
 
 def check_meaning(house):
@@ -558,12 +595,12 @@ def check_meaning(house):
         for name in module.definitions: homes.setdefault(name, []).append(module.name)
     for name in sorted(house.public_names):
         if len(homes.get(name, [])) > 1:
-            yield whole("meaning", house.where(house.package), f"{name} is defined in {' and '.join(homes[name])}", name)
+            yield whole("meaning", PACKAGE, f"{name} is defined in {' and '.join(homes[name])}", name)
 
 
 def check_public(house):
     count = len(house.public_names)
-    if count > PUBLIC_NAMES: yield whole("public", house.where(house.package), f"{count} public names; mark helpers with #| exporti")
+    if count > PUBLIC_NAMES: yield whole("public", PACKAGE, f"{count} public names; mark helpers with #| exporti")
 
 
 def check_door(house):
@@ -617,17 +654,17 @@ def used_soon(notebook):
 
 
 def assertions(cell):
-    "Assertions and calls of test_… in a cell that is not exported."
+    "Assertions, calls of test_… and expected errors in a cell that is not exported."
     if cell.exported or cell.tree is None: return 0
-    tests = (isinstance(node, ast.Assert) or (isinstance(node, ast.Call) and str(last_name(node.func)).startswith(("test_", "assert_")))
-             for node in ast.walk(cell.tree))
-    return sum(tests)
+    calls = [str(last_name(node.func)) for node in ast.walk(cell.tree) if isinstance(node, ast.Call)]
+    tests = sum(name.startswith(("test_", "assert_")) or name in ("ExceptionExpected", "expect_fail") for name in calls)
+    return tests + sum(isinstance(node, ast.Assert) for node in ast.walk(cell.tree))
 
 
 def asserted_figures(notebook):
     "Figures with an assertion in their own cell or in the code cell before or after."
-    code = notebook.code
-    return sum(bool(cell.pictures) and any(assertions(one) for one in code[max(0, index - 1):index + 2]) for index, cell in enumerate(code))
+    near = [notebook.code[max(0, index - 1):index + 2] for index, cell in enumerate(notebook.code) if cell.pictures]
+    return sum(any(map(assertions, cells)) for cells in near)
 
 
 def figures_of(notebook):
@@ -637,35 +674,65 @@ def figures_of(notebook):
     used, exported = used_soon(notebook)
     return {"notebook": notebook.where.removeprefix("nbs/"), "cells": len(notebook.cells),
             "longest": max((len(cell.lines) for cell in notebook.code if cell.exported), default=0),
-            "widest": max(map(len, lines), default=0), "run": max((length for _, length in unused_runs(notebook)), default=0),
+            "widest": max(map(len, lines), default=0),
+            "run": max((length for _, length in unused_runs(notebook)), default=0),
             "figures": sum(bool(cell.pictures) for cell in notebook.code), "mute": len(list(mute_figures(notebook))),
-            "asserted": asserted_figures(notebook), "documented": have, "parameters": count, "used": used, "exported": exported,
-            "lines": len(lines), "over100": sum(len(line) > 100 for line in lines), "asserts": sum(map(assertions, notebook.code))}
+            "asserted": asserted_figures(notebook), "asserts": sum(map(assertions, notebook.code)),
+            "documented": have, "parameters": count, "used": used, "exported": exported,
+            "too long": sum(cell.exported and len(cell.lines) > LONGEST_CELL for cell in notebook.code),
+            "lines": len(lines), "over 100": sum(len(line) > 100 for line in lines)}
 
 
-def share(part, of): return f"{part / of:.0%}" if of else "–"
+def lessons_ahead(house):
+    "(notebook, module) wherever a cell that is not exported imports from a later chapter: allowed, and worth knowing."
+    found = set()
+    for notebook in house.notebooks:
+        chapter = chapter_of(notebook.path)
+        if chapter is None: continue
+        for cell in notebook.code:
+            for node in ast.walk(cell.tree) if cell.tree and not cell.exported else []:
+                if not isinstance(node, ast.ImportFrom) or (node.module or "").split(".")[0] != PACKAGE: continue
+                base = inside(node.module)
+                targets = [import_target(house, base, one.name) for one in node.names]
+                found |= {(notebook.where, target.name) for target in targets if target and target.chapter > chapter}
+    return sorted(found)
+
+
+def share(part, of, digits=0): return f"{part / of:.{digits}%}" if of else "–"
+
+
+COLUMNS = {"cells": None, "longest": LONGEST_CELL, "widest": WIDEST_LINE, "run": LONGEST_RUN, "figures": None, "mute": 0,
+           "asserted": None, "docments": f"{DOCUMENTED:.0%}", "used>3": None, "asserts": None}       # heading → limit
 
 
 def table(house):
     "The figures of every notebook, and their totals."
     rows = [figures_of(notebook) for notebook in house.notebooks]
     width = max(len(row["notebook"]) for row in rows)
-    lines = [f"{'notebook':<{width}} cells longest widest run figures mute asserted docments used>3 asserts",
-             f"{'(limit)':<{width}}       {LONGEST_CELL:>7} {WIDEST_LINE:>6} {LONGEST_RUN:>3}            0          {DOCUMENTED:>8.0%}"]
+    limits = ["" if limit is None else str(limit) for limit in COLUMNS.values()]
+    lines = [" ".join([f"{name:<{width}}", *[f"{value:>8}" for value in values]])
+             for name, values in (("notebook", COLUMNS), ("(limit)", limits))]
     for row in rows:
-        lines.append(f"{row['notebook']:<{width}} {row['cells']:>5} {row['longest']:>7} {row['widest']:>6} {row['run']:>3} {row['figures']:>7} "
-                     f"{row['mute']:>4} {row['asserted']:>8} {share(row['documented'], row['parameters']):>8} {share(row['used'], row['exported']):>6} "
-                     f"{row['asserts']:>7}")
-    total = {key: sum(row[key] for row in rows) for key in rows[0] if key not in ("notebook", "longest", "widest", "run")}
-    door = house.door
-    lines += ["", f"{len(rows)} notebooks, {total['cells']} cells, {total['exported']} exported cells with a definition",
-              f"exported cells over {LONGEST_CELL} lines: {sum(len(cell.lines) > LONGEST_CELL for n in house.notebooks for cell in n.code if cell.exported)}",
-              f"exported cells used within three cells: {total['used']} of {total['exported']} = {share(total['used'], total['exported'])}",
-              f"code lines over 100 characters: {total['over100']} of {total['lines']} = {total['over100'] / max(1, total['lines']):.1%}",
-              f"assertions: {total['asserts']}", f"figures: {total['figures']}, without a word {total['mute']}, with an assertion near {total['asserted']}",
-              f"documented parameters: {total['documented']} of {total['parameters']} = {share(total['documented'], total['parameters'])}",
-              f"public names: {len(house.public_names)}, at the door: {len(door) if door else 'none'}"]
-    return "\n".join(lines)
+        shown = {**row, "docments": share(row["documented"], row["parameters"]), "used>3": share(row["used"], row["exported"])}
+        lines.append(" ".join([f"{row['notebook']:<{width}}", *[f"{shown[name]:>8}" for name in COLUMNS]]))
+    return "\n".join([*lines, "", *totals(house, rows)])
+
+
+def totals(house, rows):
+    "Lines under the table."
+    names = set(rows[0]) - {"notebook", "longest", "widest", "run"}
+    total, door = {name: sum(row[name] for row in rows) for name in names}, house.door
+    part = lambda name, of, digits=0: f"{total[name]} of {total[of]} = {share(total[name], total[of], digits)}"
+    ahead = {where for where, _ in lessons_ahead(house)}
+    return [f"{len(rows)} notebooks, {total['cells']} cells, {total['exported']} exported cells with a definition",
+            f"exported cells over {LONGEST_CELL} lines: {total['too long']}",
+            f"exported cells used within three cells: {part('used', 'exported')}",
+            f"code lines over 100 characters: {part('over 100', 'lines', 1)}",
+            f"assertions: {total['asserts']}",
+            f"figures: {total['figures']}, without a word {total['mute']}, with an assertion near {total['asserted']}",
+            f"documented parameters: {part('documented', 'parameters')}",
+            f"notebooks whose lesson imports from a later chapter: {len(ahead)}",
+            f"public names: {len(house.public_names)}, at the door: {len(door) if door else 'none'}"]
 
 
 # ---------------------------------------------------------------------------------------------- the tests
@@ -703,7 +770,8 @@ if pytest:
     def test_figures(house):
         text = table(house)
         print("\n" + text)
-        assert len(house.notebooks) > 20 and all(notebook.where.removeprefix("nbs/") in text for notebook in house.notebooks)
+        names = [notebook.where.removeprefix("nbs/") for notebook in house.notebooks]
+        assert len(names) > 20 and all(name in text for name in names)
 
     # ------------------------------------------------------------------------------------------ the checker is checked
 

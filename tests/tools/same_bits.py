@@ -35,7 +35,7 @@ from torch.nn.functional import normalize
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = "pixcl_nb"
-TIMES = ("images_per_second", "input_wait", "gpu_busy", "seconds")     # columns of a log that are a clock's, not the network's
+TIMES = ("images_per_second", "input_wait", "gpu_busy", "seconds")     # columns of a log that a clock writes
 
 # A name that was changed: today's name here, followed by what it may be called elsewhere.
 RENAMED = {
@@ -82,7 +82,7 @@ class Package:
         return list(found.values())
 
     def find(self, name, near=""):
-        "The one object called so, or by another of its names; `near` is part of the module's name where several share it."
+        "The one object of this name or of its other names; `near`: part of the module's name, where several share it."
         for alias in [name, "_" + name, *RENAMED.get(name, [])]:
             found = self.definitions(alias)
             if len(found) > 1 and near: found = [pair for pair in found if near in pair[0]] or found
@@ -104,8 +104,8 @@ def raw_bytes(value):
     if isinstance(value, (list, tuple)):
         return b"[" + b",".join(raw_bytes(one) for one in value) + b"]"
     if isinstance(value, bytes): return value
-    if isinstance(value, (bool, int, float, np.number)): return repr(value if isinstance(value, bool) else float(value)).encode()
-    if value is None or isinstance(value, str): return repr(value).encode()
+    if isinstance(value, (int, float, np.number)) and not isinstance(value, bool): return repr(float(value)).encode()
+    if isinstance(value, bool) or value is None or isinstance(value, str): return repr(value).encode()
     raise TypeError(f"{type(value).__name__} has no bytes to compare")
 
 
@@ -241,7 +241,7 @@ def pixel_contrast_losses(record):
     find = record.package.find
     labels, other_labels, third_labels = (whole(0, 4, 4, 14, seed=seed) for seed in (30, 31, 32))
     for one in (labels, other_labels, third_labels): one[:, ::5] = 255
-    labels[0, :9], labels[1, 1], labels[3] = 255, 7, 255                # few pixels, a class of one pixel, an image of none
+    labels[0, :9], labels[1, 1], labels[3] = 255, 7, 255          # few pixels, a class of one, an image without any
     other_labels[0, 4:], third_labels[2, 6] = 255, 9
     for dtype in (torch.float32, torch.float64):
         kind = str(dtype).removeprefix("torch.")
@@ -275,8 +275,9 @@ def larger_losses(record):
     features, other = (draw(4, 400, 32, seed=seed, unit=2) for seed in (38, 39))
     for form in FORMS:
         def loss(f, g):
-            if form == "paper_cross": return find("pixel_contrast")(f, labels, (g, g.flip(0)), (labels, other_labels), form=form)
-            return find("pixel_contrast")(f, labels, g, other_labels if form.endswith("cross") else None, form=form)
+            other, other_labels_ = (g, other_labels if form.endswith("cross") else None)
+            if form == "paper_cross": other, other_labels_ = (g, g.flip(0)), (labels, other_labels)
+            return find("pixel_contrast")(f, labels, other, other_labels_, form=form)
         record.measure(f"losses/large/{form}", lambda: value_and_gradients(loss, features, other))
     query, positive, negatives = (draw(n, 64, seed=seed, unit=1) for seed, n in ((42, 700), (43, 700), (44, 5000)))
     record.measure("losses/large/info_nce", lambda: value_and_gradients(find("info_nce"), query, positive, negatives))
@@ -310,11 +311,14 @@ def scenes(record):
         for folder in ("images", "labels", "pairs")})
     record.measure("data/batch", lambda: dict(zip(("images", "masks"), image_batch(record.package))))
     record.measure("data/resized", lambda: dict(zip(("image", "mask"), find("load_data")("samples", size=(48, 80))[1])))
-    record.measure("data/label_subset", lambda: find("label_subset")(find("load_data")("samples"), count=12, seed=3).names)
+    record.measure("data/label_subset", lambda: find("label_subset")(
+        find("load_data")("samples"), count=12, seed=3).names)
+    record.measure("data/read from", lambda: str(Path(find("load_data")("samples").images[0]).relative_to(ROOT)))
 
 
 def view_fields(view):
-    return {name: getattr(view, name) for name in ("image", "mask", "box", "flipped") if getattr(view, name) is not None}
+    fields = {name: getattr(view, name) for name in ("image", "mask", "box", "flipped")}
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def views(record):
@@ -322,7 +326,8 @@ def views(record):
     extents = torch.tensor([[128, 128], [100, 128], [128, 90], [64, 64]])
     generator = lambda: torch.Generator().manual_seed(11)
     settings = {"released": {}, "strong colours": dict(brightness=.8, contrast=.8, saturation=.8, hue=.2, blur=0.),
-                "plain": dict(jitter=0., grayscale=0., blur=0., flip=0.), "blurred": dict(blur=1., blur_sigma=(.5, 1.5)),
+                "plain": dict(jitter=0., grayscale=0., blur=0., flip=0.),
+                "blurred": dict(blur=1., blur_sigma=(.5, 1.5)),
                 "oblong": dict(size=(48, 80), scale=(.1, .3))}
     for name, how in settings.items():
         record.measure(f"views/{name}", lambda: view_fields(
@@ -403,7 +408,8 @@ def label_cases(package):
     yield "label_contrast/shuffle", "label_contrast", dict(label, form="released_cross", pairing="shuffle"), {}
     for sampling in ("all", "balanced", "hard"):
         yield f"label_contrast/{sampling}", "label_contrast", dict(label, sampling=sampling), {}
-    yield "label_contrast/fcn, resized", "label_contrast", dict(label, decoder="fcn", decoder_width=32, resolution=9), {}
+    resized = dict(label, decoder="fcn", decoder_width=32, resolution=9)
+    yield "label_contrast/fcn, resized", "label_contrast", resized, {}
 
 
 def auxiliary_cases(package):
@@ -431,8 +437,8 @@ def run_method(package, data, name, settings, training):
 
 
 def auxiliary_labels(package):
-    return package.find("fit_auxiliary_labels")(package.find("create_encoder")("pixcl_tiny"), samples(package, "train", 8),
-                                                k=6, pixels=1500, batch_size=4)
+    encoder = package.find("create_encoder")("pixcl_tiny")
+    return package.find("fit_auxiliary_labels")(encoder, samples(package, "train", 8), k=6, pixels=1500, batch_size=4)
 
 
 def methods(record):
@@ -442,8 +448,9 @@ def methods(record):
     for label, name, settings, training in method_cases(package):
         def run():
             nonlocal discovered
-            if name == "auxiliary_contrast" and discovered is None: discovered = auxiliary_labels(package)
-            return run_method(package, data if name != "auxiliary_contrast" else discovered.dataset(data), name, settings, training)
+            if name != "auxiliary_contrast": return run_method(package, data, name, settings, training)
+            if discovered is None: discovered = auxiliary_labels(package)
+            return run_method(package, discovered.dataset(data), name, settings, training)
         record.measure(f"methods/{label}", run)
 
 
@@ -453,8 +460,8 @@ def resumed(record):
     settings = dict(view=small_view(package), dim=16, queue_size=64, momentum=.9)
     def run():
         data, states = samples(package, "train", 8), []
-        config = package.find("TrainConfig")(steps=4, batch_size=4, lr=.05, seed=1, device="cpu", workers=0, progress=False,
-                                             checkpoint_every=2)
+        config = package.find("TrainConfig")(steps=4, batch_size=4, lr=.05, seed=1, device="cpu", workers=0,
+                                             progress=False, checkpoint_every=2)
         with tempfile.TemporaryDirectory() as folder:
             for stop in (2, 4):
                 method = package.find("create_method")("densecl", "pixcl_tiny", seed=3, **settings)
@@ -467,35 +474,38 @@ def resumed(record):
 
 # ---------------------------------------------------------------------------------------------- evaluation
 
+def shipped_encoder(package, name):
+    "An encoder with a shipped checkpoint, read from this checkout."
+    network = package.find("create_encoder")("pixcl_tiny")
+    package.find("load_checkpoint")(network, ROOT / "data_samples" / "checkpoints" / f"{name}.safetensors")
+    return network.eval()
+
+
 def checkpoint_features(record):
     package = record.package
     images = torch.stack([samples(package, "test", 3)[index][0] for index in range(3)])
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in ((.485, .456, .406), (.229, .224, .225)))
     for path in sorted((ROOT / "data_samples" / "checkpoints").glob("*")):
-        def encoder():
-            network = package.find("create_encoder")("pixcl_tiny")
-            package.find("load_checkpoint")(network, path)
-            return network.eval()
+        name, encoder = f"checkpoints/{path.stem}", lambda: shipped_encoder(package, path.stem)
         with torch.no_grad():
-            record.measure(f"checkpoints/{path.stem}/file", path.read_bytes)
-            record.measure(f"checkpoints/{path.stem}/features", lambda: encoder()((images.float() / 255 - mean) / std))
-            record.measure(f"checkpoints/{path.stem}/encode", lambda: package.find("encode", near="encode")(encoder(), images))
-            record.measure(f"checkpoints/{path.stem}/by name", lambda: [
+            record.measure(f"{name}/file", path.read_bytes)
+            record.measure(f"{name}/features", lambda: encoder()((images.float() / 255 - mean) / std))
+            record.measure(f"{name}/encode", lambda: package.find("encode", near="encod")(encoder(), images))
+            record.measure(f"{name}/by name", lambda: [
                 list(pair) for pair in package.find("sample_encoder")(path.stem).state_dict().items()])
     if not any(name.startswith("checkpoints/") for name in record.items):
         record.items["checkpoints"] = {"missing": "no file in data_samples/checkpoints"}
 
 
 def result_numbers(result):
-    return {"confusion": result.confusion, "iou": result.iou, "miou": result.miou, "history": [float(v) for v in result.history]}
+    history = [float(value) for value in result.history]
+    return {"confusion": result.confusion, "iou": result.iou, "miou": result.miou, "history": history}
 
 
 def protocols(record):
     package, find = record.package, record.package.find
     train, test = samples(package, "train", 8), samples(package, "test", 4)
-    encoder = find("create_encoder")("pixcl_tiny")
-    find("load_checkpoint")(encoder, ROOT / "data_samples" / "checkpoints" / "cp2.safetensors")
-    encoder.eval()
+    encoder = shipped_encoder(package, "cp2")
     def add(name, function): record.measure(f"evaluation/{name}", function)
     add("linear_probe", lambda: result_numbers(find("linear_probe")(encoder, train, test, pixels=2000, iterations=20)))
     for head in ("fcn", "aspp"):
@@ -507,17 +517,21 @@ def protocols(record):
         encoder, train, test, steps=2, batch_size=4, crop=(64, 64), window=96)))
     add("retrieve", lambda: result_numbers(find("retrieve")(encoder, train, test, k=9, memory_size=1000)))
     add("cluster", lambda: result_numbers(find("cluster")(encoder, test, cells=600)))
-    add("cluster/majority", lambda: result_numbers(find("cluster")(encoder, test, k=20, matching="majority", cells=600)))
+    add("cluster/majority", lambda: result_numbers(find("cluster")(
+        encoder, test, k=20, matching="majority", cells=600)))
     add("class_separation", lambda: find("class_separation")(encoder, test))
     add("spread", lambda: find("spread")(encoder, test, cells=300))
     pairs = find("load_pairs")()[:3]
     for refine in (True, False):
-        add(f"pck, refined {refine}", lambda: {key: value for key, value in find("pck_pairs")(encoder, pairs, refine=refine).items()
-                                               if key in ("pck", "pck_points", "points")})
+        def points():
+            found = find("pck_pairs")(encoder, pairs, refine=refine)
+            return {key: found[key] for key in ("pck", "pck_points", "points")}
+        add(f"pck, refined {refine}", points)
     masks = whole(0, 2, 2, 6, 6, seed=50)
     add("foreground_separation", lambda: {key: value for key, value in find("foreground_separation")(
         draw(2, 16, 6, 6, seed=51).detach(), masks.bool()).items() if key in ("auroc", "gap")})
-    add("separability", lambda: find("separability")(draw(300, seed=52).detach() + .3, draw(200, seed=53).detach().round(decimals=1)))
+    together, apart = draw(300, seed=52).detach() + .3, draw(200, seed=53).detach()
+    add("separability", lambda: find("separability")(together.round(decimals=1), apart.round(decimals=1)))
     add("evaluate", lambda: {f"{protocol} {measure}": value for protocol, measure, value, _ in find("evaluate")(
         encoder, (train, test), protocols=("linear_probe", "retrieve"), seed=4,
         options={"linear_probe": dict(pixels=1000, iterations=5), "retrieve": dict(memory_size=500)}).rows()})
@@ -536,7 +550,7 @@ def clusterings(record):
     record.measure("clusters/label_quality", lambda: {
         key: value for key, value in find("label_quality")(ids, truth).items() if isinstance(value, float)})
     data = samples(package, "train", 4)
-    encoder = find("sample_encoder")("densecl")
+    encoder = shipped_encoder(package, "densecl")
     cases = {"kmeans": dict(k=6), "spherical": dict(k=6, options={"spherical": True}),
              "per cluster": dict(k=6, outlier_scope="per_cluster", outliers=.1), "slic": dict(k=6, refine="slic"),
              "dbscan": dict(algorithm="dbscan", options={"eps": .5, "min_samples": 5, "sample": 500}),
@@ -549,9 +563,10 @@ def clusterings(record):
 def committed_results(record):
     "The numbers in the committed results, with the path of keys to each; strings (commands, hosts) are not compared."
     def numbers(value, path=""):
-        if isinstance(value, dict): return [pair for key in sorted(value) for pair in numbers(value[key], f"{path}/{key}")]
-        if isinstance(value, list): return [pair for index, one in enumerate(value) for pair in numbers(one, f"{path}/{index}")]
-        return [(path, float(value))] if isinstance(value, (int, float)) and not isinstance(value, bool) else []
+        inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+        found = [pair for key, one in sorted(inner) for pair in numbers(one, f"{path}/{key}")]
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        return [(path, float(value))] if is_number else found
     places = [path for path in ROOT.glob("nbs/**/results/*.json") if ".ipynb_checkpoints" not in path.parts]
     for path in sorted(places, key=lambda path: path.name):
         figures = numbers(json.loads(path.read_text()))
@@ -623,7 +638,8 @@ def main():
         before, after = (json.loads(Path(path).read_text()) for path in arguments.compare)
         for key in before["machine"]:
             if before["machine"][key] != after["machine"].get(key):
-                print(f"note: {key} was {before['machine'][key]}, is {after['machine'].get(key)}; bits may differ for that reason alone")
+                print(f"note: {key} was {before['machine'][key]}, is {after['machine'].get(key)}; "
+                      "bits may differ for that reason alone")
         lines = compare(before, after)
         print("\n".join(lines + [f"{len(lines)} of {len(before['items'])} items differ or were not measured"]))
         return int(bool(lines))
