@@ -1,1 +1,39 @@
-__version__ = "0.1.0"
+__version__ = "0.2.0"
+"Pixel-level contrastive learning for segmentation."
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
+    "evaluation.finetuning": ['finetune'],
+    "evaluation.keypoints": ['pck', 'pck_keypoints', 'pck_pairs'],
+    "evaluation.probe": ['linear_probe'],
+    "evaluation.protocols": ['EvaluationReport', 'evaluate'],
+    "evaluation.retrieve_and_cluster": ['cluster', 'retrieve'],
+    "evaluation.score": ['SegmentationResult', 'boundary_quality'],
+    "evaluation.separation": ['separability'],
+    "images.cells": ['cell_to_pixel', 'mask_at_stride', 'pixel_to_cell'],
+    "images.compositor": ['CopyPaste', 'CopyPasteConfig', 'copy_paste'],
+    "images.data": ['SegmentationData', 'UnlabelledData', 'label_subset', 'load_data'],
+    "images.inspection": ['inspect_data'],
+    "images.pairs": ['CorrespondencePair', 'load_keypoint_pairs', 'load_pairs', 'load_photos', 'stereo_pair'],
+    "images.scenes": ['sample_pair', 'write_samples'],
+    "images.views": ['View', 'ViewConfig', 'random_view'],
+    "losses.infonce": ['info_nce'],
+    "losses.label_losses": ['pixel_contrast'],
+    "methods.auxiliary_contrast": ['AuxiliaryContrast'],
+    "methods.contract": ['Method', 'create_method'],
+    "methods.cp2": ['CP2', 'cp2_dense_loss'],
+    "methods.densecl": ['DenseCL', 'densecl_loss'],
+    "methods.label_contrast": ['LabelContrast'],
+    "methods.moco": ['MoCo'],
+    "networks.encoders": ['create_encoder', 'load_checkpoint', 'sample_encoder'],
+    "networks.encoding": ['encode', 'encode_images'],
+    "networks.momentum": ['KeyQueue', 'MomentumEncoder'],
+    "plots": ['show_features', 'show_images', 'show_overlay'],
+    "positives.auxiliary_labels": ['fit_auxiliary_labels', 'load_auxiliary_labels'],
+    "positives.clustering": ['cluster_features'],
+    "positives.matching": ['geometric_matches', 'match_accuracy', 'match_features'],
+    "positives.quality": ['label_quality'],
+    "training.distributed": ['start_processes'],
+    "training.loop": ['History', 'pretrain'],
+    "training.settings": ['TrainConfig'],
+})

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'IGNORE', 'IMAGENET_MEAN', 'IMAGENET_STD', 'shape_error', 'check_finite', 'check_tensor', 'check_name',
-           'check_range', 'full_precision', 'atomic_write', 'source_state', 'made_by']
+           'check_range', 'full_precision', 'atomic_write', 'library_folder', 'cache_folder', 'source_state', 'made_by']
 
 # %% ../nbs/01_checks.ipynb #b0ccf77f
 import difflib
@@ -126,10 +126,22 @@ IGNORE = 255     # the id of a pixel without a label
 IMAGENET_MEAN = (0.485, 0.456, 0.406)     # per RGB channel, for images in 0…1
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
+# %% ../nbs/01_checks.ipynb #bcfe581c
+def library_folder()->Path:
+    "The folder of the installed package; the samples and encoders of a checkout lie beside it."
+    import pixcl_nb
+    return Path(pixcl_nb.__file__).resolve().parent
+
+# %% ../nbs/01_checks.ipynb #b366ffa9
+def cache_folder():
+    "Where this user's generated files live: $PIXCL_NB_CACHE, else $XDG_CACHE_HOME/pixcl_nb, else ~/.cache/pixcl_nb."
+    if os.environ.get("PIXCL_NB_CACHE"): return Path(os.environ["PIXCL_NB_CACHE"]).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home()/".cache").expanduser()/"pixcl_nb"
+
 # %% ../nbs/01_checks.ipynb #af500fc5
 def source_state()->str:
     "The commit of the checkout this library is used from, with '+ changes' where files differ from it; None outside one."
-    ask = lambda *words: subprocess.run(["git", "-C", str(Path(globals().get("__file__", "x")).resolve().parent), *words], capture_output=True, text=True, timeout=10)
+    ask = lambda *words: subprocess.run(["git", "-C", str(library_folder()), *words], capture_output=True, text=True, timeout=10)
     try: commit, changes = ask("rev-parse", "HEAD"), ask("status", "--porcelain", "--untracked-files=no")
     except (OSError, subprocess.SubprocessError): return None
     return None if commit.returncode else commit.stdout.strip() + (" + changes" if changes.stdout.strip() else "")

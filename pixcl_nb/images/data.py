@@ -20,8 +20,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from ..checks import atomic_write, check_name, check_range
-from .scenes import cache_folder, sample_folder
+from ..checks import atomic_write, check_name, check_range, cache_folder
 
 # %% ../../nbs/1_images/11_data.ipynb #9e9aa530
 BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError)        # what Pillow raises on a bad file
@@ -370,6 +369,7 @@ def read_samples(
     size # (H, W) or None
 ):
     "The shipped scenes, or a folder made by `write_samples`."
+    from pixcl_nb.images.scenes import sample_folder
     return read_folder(sample_folder() if root is None else root, split, size, "samples")
 
 

@@ -6,7 +6,7 @@ __all__ = ['SINE', 'COLOURS', 'STUFF', 'PATTERNS', 'ANY', 'THINGS', 'SAMPLE_CLAS
            'water', 'brick', 'gravel', 'paint_stuff', 'paint_texture', 'scatter_litter', 'disc', 'square', 'ring',
            'fish', 'star', 'Thing', 'random_pose', 'random_thing', 'random_things', 'paint_thing', 'light_scene',
            'agreement', 'render_scene', 'sample_scene', 'sample_pair', 'correspondences', 'save_mask', 'write_samples',
-           'write_sample', 'cache_folder', 'rendered_folder', 'sample_folder']
+           'write_sample', 'rendered_folder', 'sample_folder']
 
 # %% ../../nbs/1_images/12_scenes.ipynb #82918120
 import json
@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from ..checks import cache_folder, library_folder
 
 # %% ../../nbs/1_images/12_scenes.ipynb #5cec7b50
 SINE = np.round(np.sin(np.arange(4096) * (2 * np.pi / 4096)) * 65536) / 65536   # rounded far above the last bit, so equal on every machine
@@ -421,12 +422,6 @@ def write_sample(
     Image.fromarray(image).save(folder/"images"/f"{split}_{index:03d}.png", optimize=True)
     save_mask(folder/"labels"/f"{split}_{index:03d}.png", mask, SAMPLE_PALETTE)
 
-# %% ../../nbs/1_images/12_scenes.ipynb #b366ffa9
-def cache_folder():
-    "Where this user's generated files live: $PIXCL_NB_CACHE, else $XDG_CACHE_HOME/pixcl_nb, else ~/.cache/pixcl_nb."
-    if os.environ.get("PIXCL_NB_CACHE"): return Path(os.environ["PIXCL_NB_CACHE"]).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home()/".cache").expanduser()/"pixcl_nb"
-
 # %% ../../nbs/1_images/12_scenes.ipynb #032b03a2
 def rendered_folder(
     splits=None # for tests: fewer samples
@@ -450,7 +445,7 @@ def rendered_folder(
 # %% ../../nbs/1_images/12_scenes.ipynb #b97391db
 def sample_folder():
     "Where the samples are: `data_samples/` of a checkout, else the user's cache (rendered at the first call)."
-    shipped = Path(globals().get("__file__", "../pixcl_nb/data.py")).resolve().parent.parent/"data_samples"
+    shipped = library_folder().parent / "data_samples"
     about = shipped/"classes.json"
     if about.exists() and json.loads(about.read_text()).get("version") == SAMPLE_VERSION: return shipped
     return rendered_folder()

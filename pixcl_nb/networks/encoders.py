@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..checks import check_finite, check_name, check_range, check_tensor
+from ..checks import check_finite, check_name, check_range, check_tensor, library_folder
 
 # %% ../../nbs/2_networks/21_encoders.ipynb #cc3ccc9c
 def conv_norm(
@@ -456,7 +456,7 @@ def sample_encoder(
     name:str # "moco" | "densecl" | "cp2" | "label" | "auxiliary"
 )->nn.Module:
     "A `pixcl_tiny` pretrained on the shipped samples by a method; made by `tests/tools/make_checkpoints.py`. `FileNotFoundError` where `data_samples/` is not there."
-    folder = Path(globals().get("__file__", "../pixcl_nb/encoders.py")).resolve().parent.parent / "data_samples" / "checkpoints"
+    folder = library_folder().parent / "data_samples" / "checkpoints"
     if not folder.is_dir(): raise FileNotFoundError(f"no folder {str(folder)!r}: the shipped checkpoints come with a checkout of the repository; train one with `pixcl pretrain`")
     encoder = create_encoder("pixcl_tiny")
     load_checkpoint(encoder, folder / f"{check_name('name', name, sorted(path.stem for path in folder.glob('*.safetensors')))}.safetensors")
