@@ -111,6 +111,139 @@ function perFrame(f) {
 /** A picture trait ("data:image/png;base64,…") as a decoded image. */
 async function loadPicture(uri) { const image = new Image(); image.src = uri; await image.decode(); return image; }
 
+// ---------------------------------------------------------------- rows of int8: products and the best of them
+/** One product, whole numbers; Math.imul and |0 keep the engine in 32-bit integers. */
+function dotOne({ data, channels }, vector, cell) {
+  let sum = 0;
+  for (let k = 0, p = cell * channels; k < channels; k++, p++) sum = (sum + Math.imul(data[p], vector[k])) | 0;
+  return sum;
+}
+
+/** out[i] = map's cell i · the vector. Four cells at a time, so that an entry of the vector is read once for four products. */
+function dotAll(map, vector, out) {
+  const { data, cells, channels } = map, most = cells & ~3;
+  for (let i = 0; i < most; i += 4) {
+    const p = (i * channels) | 0, q = (p + channels) | 0, r = (q + channels) | 0, s = (r + channels) | 0;
+    let a = 0, b = 0, c = 0, d = 0;
+    for (let k = 0; k < channels; k++) {
+      const v = vector[k];
+      a = (a + Math.imul(data[p + k], v)) | 0;
+      b = (b + Math.imul(data[q + k], v)) | 0;
+      c = (c + Math.imul(data[r + k], v)) | 0;
+      d = (d + Math.imul(data[s + k], v)) | 0;
+    }
+    out[i] = a; out[i + 1] = b; out[i + 2] = c; out[i + 3] = d;
+  }
+  for (let i = most; i < cells; i++) out[i] = dotOne(map, vector, i);
+}
+
+/** Index of the first largest value. */
+function largest(values) { let best = 0; for (let i = 1; i < values.length; i++) if (values[i] > values[best]) best = i; return best; }
+
+/** Indices of the k largest values, the largest first; of equal ones the first. `skip`: an index that does not count. */
+function strongest(values, k, skip = -1) {
+  const found = [];
+  if (k < 1) return found;
+  let least = -Infinity;
+  for (let i = 0; i < values.length; i++) {
+    const v = values[i];
+    if (v <= least || i === skip) continue;
+    let at = found.length;
+    while (at > 0 && values[found[at - 1]] < v) at--;
+    found.splice(at, 0, i);
+    if (found.length > k) found.pop();
+    if (found.length === k) least = values[found[k - 1]];
+  }
+  return found;
+}
+
+/** Line segments [x0, y0, x1, y1, …] where a grid of values crosses a level, in cells; value i lies at its cell's centre. */
+function contour(values, rows, columns, level, out = []) {
+  out.length = 0;
+  for (let r = 0; r + 1 < rows; r++) for (let c = 0; c + 1 < columns; c++) {
+    const i = r * columns + c, a = values[i], b = values[i + 1], d = values[i + columns], e = values[i + columns + 1];
+    const kind = (a >= level ? 1 : 0) | (b >= level ? 2 : 0) | (e >= level ? 4 : 0) | (d >= level ? 8 : 0);
+    if (kind === 0 || kind === 15) continue;
+    const x = c + 0.5, y = r + 0.5;
+    const top = () => [x + (level - a) / (b - a), y], right = () => [x + 1, y + (level - b) / (e - b)];
+    const low = () => [x + (level - d) / (e - d), y + 1], left = () => [x, y + (level - a) / (d - a)];
+    const line = (p, q) => out.push(p[0], p[1], q[0], q[1]);
+    if (kind === 1 || kind === 14) line(left(), top());
+    else if (kind === 2 || kind === 13) line(top(), right());
+    else if (kind === 4 || kind === 11) line(right(), low());
+    else if (kind === 8 || kind === 7) line(low(), left());
+    else if (kind === 3 || kind === 12) line(left(), right());
+    else if (kind === 6 || kind === 9) line(top(), low());
+    else if (kind === 5) { line(left(), top()); line(right(), low()); }
+    else { line(top(), right()); line(low(), left()); }
+  }
+  return out;
+}
+
+// ---------------------------------------------------------------- links of the page's text
+/**
+ * A link [the wheel](#pixcl:bike?pixel=300,262&other=mean%20colours) anywhere in the page moves the widget whose `name` is bike (an empty
+ * name: every widget that has the traits). Only the traits listed here; a value has the kind the trait has now. A page around a frame may send the
+ * same text as message {pixcl: "bike?pixel=300,262"}. then(values) is called after the traits were set. Returns follow("pixel=300,262"), for this
+ * widget's own links.
+ */
+function followLinks(box, allowed, then = () => {}) {
+  const { model, signal } = box, kindOf = (now, text) => Array.isArray(now) ? text.split(",").map(Number) : typeof now === "number" ? Number(text) : typeof now === "boolean" ? text === "true" : text;
+  const follow = (query) => {
+    const values = {};
+    for (const [key, text] of new URLSearchParams(query)) {
+      if (!allowed.includes(key)) return false;
+      const value = kindOf(model.get(key), text);
+      if ([value].flat().some((v) => typeof v === "number" && !Number.isFinite(v))) return false;
+      values[key] = value;
+    }
+    for (const [key, value] of Object.entries(values)) model.set(key, value);
+    model.save_changes();
+    then(values);
+    return true;
+  };
+  const called = (address) => {
+    const [name, query = ""] = address.split("?");
+    try { return decodeURIComponent(name) === (model.get("name") || "") && follow(query); } catch { return false; }
+  };
+  document.addEventListener("click", (event) => {
+    const link = event.target.closest?.('a[href*="#pixcl:"]');
+    if (!link) return;
+    const moved = called(link.getAttribute("href").split("#pixcl:")[1]);
+    event.preventDefault();                                              // never a jump of the page, and no other page
+    if (moved) box.root.scrollIntoView({ block: "nearest" });
+  }, { signal, capture: true });
+  window.addEventListener("message", (event) => { if (typeof event.data?.pixcl === "string") called(event.data.pixcl); }, { signal });
+  return follow;
+}
+
+/** A text of the user with its [links](pixel=300,262) as buttons that call follow(…); nothing else in it is anything but text. */
+function linkedText(text, follow) {
+  const nodes = [];
+  let from = 0;
+  for (const found of text.matchAll(/\[([^\]]+)\]\(([^)]+)\)/g)) {
+    nodes.push(text.slice(from, found.index), h("button", { type: "button", class: "pxw-link", onclick: () => follow(found[2]) }, found[1]));
+    from = found.index + found[0].length;
+  }
+  return [...nodes, text.slice(from)];
+}
+
+/** A row of patches: {element, set(title, items)}; an item has paint(context, size), text, title and perhaps onclick. */
+function patchStrip(size = 44) {
+  const title = h("div", { class: "pxw-caption" }), row = h("div", { class: "pxw-patches" }), element = h("div", { class: "pxw-strip" }, title, row);
+  return { element, set(text, items) {
+    element.style.display = items.length ? "" : "none";
+    title.textContent = text;
+    row.replaceChildren(...items.map((item) => {
+      const picture = h("canvas", { "aria-hidden": "true" }), key = h("button", { type: "button", class: "pxw-patch", title: item.title, "aria-label": item.title, onclick: item.onclick }, picture, h("span", {}, item.text));
+      const context = sharpen(picture, size, size);
+      context.imageSmoothingEnabled = false;
+      item.paint(context, size);
+      return key;
+    }));
+  } };
+}
+
 // ---------------------------------------------------------------- labelled controls; each has a visible label and works by keyboard
 /** A slider with its label and its value. Returns {element, input, set(value)}; oninput(value) while it moves. */
 function slider({ label, min, max, step = 1, value, format = String, oninput, title = "" }) {
