@@ -20,7 +20,7 @@ from pixcl_nb.matching import geometric_positions, match_features
 from pixcl_nb.methods import create_method
 from pixcl_nb.views import ViewConfig, random_view
 from pixcl_nb.widgets import CopyPasteStudio, CorrespondenceExplorer, SeparationExplorer
-from pixcl_nb.widgets.base import PixelWidget, dequantise, page, picture_uri, quantise, uri_picture
+from pixcl_nb.widgets.base import PixelWidget, dequantise, offline_page, picture_uri, quantise, uri_picture
 from pixcl_nb.widgets.copy_paste import block_mask
 from pixcl_nb.widgets.separation import mask_cells
 
@@ -105,12 +105,12 @@ def test_an_exported_page_is_whole_and_asks_the_network_for_nothing(explorer, tm
 
 
 def test_text_that_would_close_a_script_does_not():
-    text = page("const a = '</script>';\nexport default { render };", "", {"label": "</script><script>alert(1)</script>"}, "t")
+    text = offline_page("const a = '</script>';\nexport default { render };", "", {"label": "</script><script>alert(1)</script>"}, "t")
     assert text.count("</script>") == 2
 
 
 def test_a_page_needs_exactly_one_module():
-    with pytest.raises(ValueError, match="export default"): page("const a = 1;", "", {}, "t")
+    with pytest.raises(ValueError, match="export default"): offline_page("const a = 1;", "", {}, "t")
 
 
 def test_an_unknown_script_is_named():

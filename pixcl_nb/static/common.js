@@ -19,48 +19,87 @@ let serial = 0;
 const uniqueId = (word) => `pxw-${word}-${++serial}-${Math.random().toString(36).slice(2, 7)}`;
 
 // ---------------------------------------------------------------- frame: root element, theme, model listeners, clean-up
-/** Is the page around us dark? JupyterLab, VS Code and Colab say so; elsewhere the system's preference counts. */
+/** Is the page around us dark? JupyterLab, VS Code, Colab, Quarto and marimo say so; elsewhere the system's preference counts. */
 function pageIsDark() {
-  const body = document.body, html = document.documentElement;
+  const body = document.body, html = document.documentElement, has = (...names) => names.some((name) => body.classList.contains(name));
   if (body.dataset.jpThemeLight) return body.dataset.jpThemeLight === "false";
   if (body.dataset.vscodeThemeKind) return /dark|high-contrast$/.test(body.dataset.vscodeThemeKind);
   if (html.hasAttribute("theme")) return html.getAttribute("theme") === "dark";
+  if (has("quarto-dark", "dark", "dark-theme")) return true;
+  if (has("quarto-light", "light", "light-theme")) return false;
   return window.matchMedia("(prefers-color-scheme: dark)").matches;
 }
+
+/** Call f whenever the number of screen pixels in a CSS pixel changes: another screen, or the browser's zoom. Returns how to stop. */
+function onDensityChange(f) {
+  let query = null;
+  const changed = () => { arm(); f(); };
+  const disarm = () => query?.removeEventListener("change", changed);
+  function arm() {
+    disarm();
+    query = window.matchMedia(`(resolution: ${window.devicePixelRatio}dppx)`);
+    query.addEventListener("change", changed);
+  }
+  arm();
+  return disarm;
+}
+
+/** Width and height inside an element's padding, in its own CSS pixels. */
+function contentSize(element) {
+  const style = getComputedStyle(element), sum = (...names) => names.reduce((total, name) => total + (parseFloat(style[name]) || 0), 0);
+  return [element.clientWidth - sum("paddingLeft", "paddingRight"), element.clientHeight - sum("paddingTop", "paddingBottom")];
+}
+
+const PRINT_WIDTH = 680;                                // CSS pixels; fits A4 and Letter with their usual margins
 
 /**
  * The box a widget lives in. Returns
  *   root            the element (class "pxw pxw-<name>", data-theme "light" or "dark"); root.pxw is free for the widget's test hooks
  *   listen(key, f)  call f on model changes of `key` (or several, separated by spaces)
- *   onTheme(f)      call f now and whenever light turns dark or back
+ *   onTheme(f)      call f now and whenever light turns dark or back; on paper everything is light
  *   colour(name)    value of the CSS variable --pxw-<name>
  *   signal          an AbortSignal for addEventListener; aborted on clean-up
  *   say(text)       read out by screen readers (aria-live)
- *   onResize(element, f)   f(width, height), now and on every change of size
+ *   onResize(element, f)   f(width, height) in the element's own CSS pixels: now, on every change of size or pixel density, and for paper
  *   cleanup         what `render` returns
  */
 function frame({ model, el }, name, label) {
-  const abort = new AbortController(), undo = [], themed = [];
+  const abort = new AbortController(), undo = [], themed = [], sized = [];
   const live = h("div", { class: "pxw-live", "aria-live": "polite" });
   const root = h("div", { class: `pxw pxw-${name}`, role: "group", "aria-label": label, "data-lm-suppress-shortcuts": "true" });
   el.append(root);
   root.append(live);
   // Keys pressed in the widget are the widget's: JupyterLab would take S for "save" (the attribute above) and arrows away from sliders (this listener).
   root.addEventListener("keydown", (event) => { if (!event.ctrlKey && !event.metaKey && !event.altKey) event.stopPropagation(); });
+  let printing = false;
   const retheme = () => {
-    const wanted = model.get("theme") || "auto", dark = wanted === "auto" ? pageIsDark() : wanted === "dark";
+    const wanted = model.get("theme") || "auto", dark = !printing && (wanted === "auto" ? pageIsDark() : wanted === "dark");
     const now = dark ? "dark" : "light";
     if (root.dataset.theme === now) return;
     root.dataset.theme = now;
     for (const f of themed) f(now);
   };
+  const resize = () => { for (const [element, f] of sized) f(...contentSize(element)); };
+  /** Paper is light and narrow, and nothing is laid out or drawn between the browser's call and the page: so all of it happens at once. */
+  const forPaper = (paper) => {
+    if (printing === paper) return;
+    printing = paper;
+    root.style.width = paper ? `${PRINT_WIDTH}px` : "";
+    retheme();
+    resize();
+    drawNow();
+  };
   const listen = (keys, f) => keys.split(" ").forEach((key) => { model.on(`change:${key}`, f); undo.push(() => model.off(`change:${key}`, f)); });
   listen("theme", retheme);
-  window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", retheme, { signal: abort.signal });
+  const options = { signal: abort.signal }, paper = window.matchMedia("print");
+  window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", retheme, options);
+  paper.addEventListener("change", () => forPaper(paper.matches), options);
+  window.addEventListener("beforeprint", () => forPaper(true), options);
+  window.addEventListener("afterprint", () => forPaper(false), options);
   const watcher = new MutationObserver(retheme);
   for (const element of [document.body, document.documentElement])
-    watcher.observe(element, { attributes: true, attributeFilter: ["data-jp-theme-light", "data-vscode-theme-kind", "theme"] });
-  undo.push(() => watcher.disconnect());
+    watcher.observe(element, { attributes: true, attributeFilter: ["data-jp-theme-light", "data-vscode-theme-kind", "theme", "class"] });
+  undo.push(() => watcher.disconnect(), onDensityChange(resize));
   retheme();
   return {
     root, model, listen, signal: abort.signal,
@@ -68,9 +107,10 @@ function frame({ model, el }, name, label) {
     colour: (word) => getComputedStyle(root).getPropertyValue(`--pxw-${word}`).trim(),
     say(text) { live.textContent = text; },
     onResize(element, f) {
-      const observer = new ResizeObserver(([entry]) => f(entry.contentRect.width, entry.contentRect.height));
+      const observer = new ResizeObserver(([{ contentRect }]) => { if (!printing) f(contentRect.width, contentRect.height); }), entry = [element, f];
       observer.observe(element);
-      undo.push(() => observer.disconnect());
+      sized.push(entry);
+      undo.push(() => { observer.disconnect(); sized.splice(sized.indexOf(entry), 1); });
     },
     onCleanup(f) { undo.push(f); },
     cleanup() { abort.abort(); undo.forEach((f) => f()); root.remove(); },
@@ -99,14 +139,20 @@ function outbox(model, pause = 50) {
   return (values) => { waiting = { ...waiting, ...values }; if (timer === null) flush(); };
 }
 
+const waitingForFrame = new Set();
+
 /** Call f at most once a frame, with the arguments of the last call. */
 function perFrame(f) {
   let queued = null;
+  const run = () => { waitingForFrame.delete(run); if (queued) { const now = queued; queued = null; f(...now); } };
   return (...values) => {
-    if (!queued) requestAnimationFrame(() => { const now = queued; queued = null; f(...now); });
+    if (!queued) { waitingForFrame.add(run); requestAnimationFrame(run); }
     queued = values;
   };
 }
+
+/** Do now what waits for the next frame: before a page is printed there is none. */
+function drawNow() { for (const run of [...waitingForFrame]) run(); }
 
 /** A picture trait ("data:image/png;base64,…") as a decoded image. */
 async function loadPicture(uri) { const image = new Image(); image.src = uri; await image.decode(); return image; }
@@ -285,9 +331,16 @@ function panel(title, ...children) {
 }
 
 // ---------------------------------------------------------------- canvas
-/** Give a canvas `width`×`height` CSS pixels, sharp on dense screens. Returns its 2-D context, scaled to CSS pixels. */
+/** How much larger than its own CSS pixels an element is shown: 1.5 inside a slide with `transform: scale(1.5)` or `zoom: 1.5`. */
+function shownScale(element) {
+  const own = element.offsetWidth;
+  return own ? element.getBoundingClientRect().width / own || 1 : 1;
+}
+
+/** Give a canvas `width`×`height` CSS pixels, sharp on dense screens and in enlarged slides. Returns its 2-D context, scaled to CSS pixels. */
 function sharpen(canvas, width, height) {
-  const dense = Math.min(window.devicePixelRatio || 1, 2), w = Math.max(1, Math.round(width * dense)), t = Math.max(1, Math.round(height * dense));
+  const dense = Math.min(Math.min(window.devicePixelRatio || 1, 2) * Math.max(1, shownScale(canvas.parentElement || canvas)), 4);
+  const w = Math.max(1, Math.round(width * dense)), t = Math.max(1, Math.round(height * dense));
   if (canvas.width !== w || canvas.height !== t) { canvas.width = w; canvas.height = t; }
   canvas.style.width = `${width}px`;
   canvas.style.height = `${height}px`;
@@ -296,10 +349,50 @@ function sharpen(canvas, width, height) {
   return context;
 }
 
-/** Where a pointer event is, as a share (x, y) of the element, 0 … 1. */
+/** Where a pointer event is, as a share (x, y) of the element, 0 … 1; whatever CSS scale or zoom the page has. */
 function shareOf(event, element) {
   const box = element.getBoundingClientRect(), fit = (v) => Math.min(Math.max(v, 0), 1);
   return [fit((event.clientX - box.left) / box.width), fit((event.clientY - box.top) / box.height)];
+}
+
+/** Where a pointer event is in the element's own CSS pixels: what `sharpen`'s context draws in. */
+function pointOf(event, element) {
+  const box = element.getBoundingClientRect(), scale = shownScale(element);
+  return [(event.clientX - box.left) / scale - element.clientLeft, (event.clientY - box.top) / scale - element.clientTop];
+}
+
+/** Where an element lies inside another, {left, top, width, height} in the outer one's own CSS pixels: for a layer of marks over both. */
+function placeIn(element, outer) {
+  const a = element.getBoundingClientRect(), b = outer.getBoundingClientRect(), scale = shownScale(outer);
+  return { left: (a.left - b.left) / scale, top: (a.top - b.top) / scale, width: a.width / scale, height: a.height / scale };
+}
+
+/**
+ * Press, move, release; `start(event)` may return false to leave the press alone. The element gets `touch-action: pan-y`, so a finger that goes up or down
+ * scrolls the page past it and changes nothing; one that goes sideways drags, and one that only touches counts as start and end on the spot.
+ */
+function pressAndDrag(element, { start, move = () => {}, end = () => {} }, signal) {
+  const FAR = 6;                                                                        // CSS pixels before a finger's way is known
+  let pressed = null, held = false;
+  element.style.touchAction = "pan-y pinch-zoom";
+  const begin = (event) => { held = start(event) !== false; return held; };
+  const listen = (name, f) => element.addEventListener(name, f, { signal });
+  listen("pointerdown", (event) => {
+    if (event.button > 0) return;
+    pressed = event;
+    element.setPointerCapture(event.pointerId);
+    if (event.pointerType !== "touch") begin(event);
+  });
+  listen("pointermove", (event) => {
+    if (!pressed) return;
+    if (held) { move(event); return; }
+    if (event.pointerType === "touch" && Math.abs(event.clientX - pressed.clientX) > FAR && begin(pressed)) move(event);
+  });
+  listen("pointerup", (event) => {
+    if (pressed && (held || (event.pointerType === "touch" && begin(event)))) end(event);
+    pressed = null, held = false;
+  });
+  listen("pointercancel", (event) => { if (held) end(event); pressed = null, held = false; });
 }
 
 /** Text with a halo, readable on any picture. */
