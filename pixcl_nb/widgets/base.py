@@ -376,14 +376,14 @@ def forget_results(
         if shown(getattr(shell.displayhook, word, None)): setattr(shell.displayhook, word, "")
 
 # %% ../../nbs/8_widgets/81_base.ipynb #9b689790
-def before_cell():
+def before_cell(_=None): # IPython passes what is run
     "Let go of what this cell displayed when it ran before."
     widgets = SHOWN.pop(running_cell(), []) if running_cell() is not None else []
     if widgets:
         forget_results(get_ipython(), widgets)
         get_ipython().events.register("post_run_cell", after_cell)
 
-def after_cell():
+def after_cell(_=None):
     "Collect what the cell has replaced by now."
     get_ipython().events.unregister("post_run_cell", after_cell)
     gc.collect()
