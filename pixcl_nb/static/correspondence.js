@@ -152,8 +152,8 @@ function render({ model, el }) {
     truth ? key('<path d="M8 1 13 6 8 11 3 6Z" fill="none" stroke="#000" stroke-width="3"/><path d="M8 1 13 6 8 11 3 6Z" fill="none" stroke="#56b4e9" stroke-width="1.6"/>', "true place") : null,
     h("span", {}, h("kbd", {}, "←↑↓→"), "move"), h("span", {}, h("kbd", {}, "Enter"), "or click: pin"), h("span", {}, h("kbd", {}, "S"), "swap"));
   box.root.append(...(model.get("label") ? [h("div", { class: "pxw-caption" }, h("b", {}, model.get("label")))] : []),
-    text, presets, sentence, controls(pick.element, compare.element, scale.element, swap),
-    controls(share.element, opacity.element, upsampling.element, contours.element, count.element, every.element), stage, strip.element, legend);
+    text, presets, controls(pick.element, compare.element, scale.element, swap),
+    controls(share.element, opacity.element, upsampling.element, contours.element, count.element, every.element), stage, sentence, strip.element, legend);
 
   // ------------------------------------------------------------ the answer for one pixel
   const shareOfPixel = ([x, y], [height, width]) => [(x + 0.5) / width, (y + 0.5) / height];
@@ -440,7 +440,7 @@ function render({ model, el }) {
   showPresets();
   arrange();
   box.onResize(stage, measure);
-  box.root.pxw = { now, update, layers, sides, get size() { return sizeOf(sides()[0]); } };
+  box.root.pxw = { now, update, layers, sides, keys, get size() { return sizeOf(sides()[0]); } };
   return box.cleanup;
 }
 export default { render };

@@ -247,8 +247,8 @@ function render({ model, el }) {
   const { root, listen, signal, say } = base, queue = outbox(model, 60);
   const count = model.get("count"), dims = model.get("dims"), grid = model.get("grid"), steps = model.get("steps");
   const cells = int32Of(model.get("cells"));
-  const [tileHigh, tileWide] = grid.tile, perImage = grid.rows * grid.columns, pointOf = new Int32Array(grid.images * perImage).fill(-1);
-  for (let i = 0; i < count; i++) pointOf[cells[i]] = i;
+  const [tileHigh, tileWide] = grid.tile, perImage = grid.rows * grid.columns, pointOfCell = new Int32Array(grid.images * perImage).fill(-1);
+  for (let i = 0; i < count; i++) pointOfCell[cells[i]] = i;
   let layouts = {}, colouring = null, colours = new Uint8Array(4 * count), states = new Uint8Array(count), selected = new Uint8Array(count), picked = 0;
   let hovered = -1, cursor = 0, tool = "lasso", outline = null, outlineOn = null, inside = new Uint8Array(count), playing = null, atlas = null, disposed = false;
   const channels = model.get("vector_channels"), vectors = channels ? int8Of(model.get("vectors")) : new Int8Array(0), scores = new Int32Array(count), query = new Int32Array(channels);
@@ -393,7 +393,7 @@ function render({ model, el }) {
     groups = [];
     if (dims !== 2 || !after) return;
     const members = colouring?.ids ? colouring.names.map(() => []) : [[]];
-    for (let i = 0; i < count; i++) members[colouring?.ids ? colouring.ids[i] : 0].push(i);
+    for (let i = 0; i < count; i++) if (visible[i]) members[colouring?.ids ? colouring.ids[i] : 0].push(i);
     if (members.length > 24) return;
     members.forEach((list, id) => {
       if (list.length < 8 || id === colouring?.unlabelled) return;
@@ -785,7 +785,7 @@ function render({ model, el }) {
   function under(here, element, reach = 12) {
     if (element === plot) { aim(); project(); return nearest(here[0], here[1], reach); }
     const cell = cellAt(here[0], here[1]);
-    return cell < 0 ? -1 : pointOf[cell];
+    return cell < 0 ? -1 : pointOfCell[cell];
   }
   const point = perFrame((here, element) => { if (!disposed && before) hover(under(here, element)); });
   for (const element of [plot, pictures]) {
@@ -838,7 +838,7 @@ function render({ model, el }) {
     for (;;) {
       row += dy; column += dx;
       if (row < 0 || column < 0 || row >= grid.rows || column >= grid.columns) return hovered;
-      const next = pointOf[image * perImage + row * grid.columns + column];
+      const next = pointOfCell[image * perImage + row * grid.columns + column];
       if (next >= 0) return next;
     }
   }

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['EmbeddingExplorer']
 
-# %% ../../nbs/8_widgets/83_embedding.ipynb #9ca6330b
+# %% ../../nbs/8_widgets/83_embedding.ipynb #4ce64ace
 import base64
 import io
 import math
@@ -21,8 +21,8 @@ from PIL import Image
 from ..checks import check_finite, check_name, check_range, check_tensor
 from ..evaluation import IGNORE, encode, frozen
 from ..plots import class_palette, to_picture
-from .base import PixelWidget, as_class_names, as_image, as_palette, check_fit, check_state_size
-from .base import named_entries
+from .base import PixelWidget, as_class_names, as_image, as_palette
+from .base import check_fit, check_state_size, named_entries
 from .correspondence import text_link
 
 # %% ../../nbs/8_widgets/83_embedding.ipynb #81ebc06b
@@ -38,7 +38,7 @@ def pca_layout(
     kept = values.flip(0)[:dims].clamp_min(0).sum() / values.clamp_min(0).sum().clamp_min(1e-30)
     return F.pad(rows @ axes, (0, dims - axes.shape[1])), float(kept)
 
-# %% ../../nbs/8_widgets/83_embedding.ipynb #c7db22c8
+# %% ../../nbs/8_widgets/83_embedding.ipynb #42c309ac
 def procrustes(
     points, # (N, D) layout to turn
     reference # (N, D) layout it shall resemble; row i of both is the same pixel
@@ -46,16 +46,13 @@ def procrustes(
     """`points`, centred, under the rotation or reflection that brings them closest to the centred `reference`
     (Schönemann 1966). Distances stay."""
     if points.shape != reference.shape:
-        raise ValueError(f"reference: has shape {tuple(reference.shape)}, but points have {tuple(points.shape)}; "
-                         "both need a row for each pixel")
+        raise ValueError(f"reference: has shape {tuple(reference.shape)}, but points have "
+                         f"{tuple(points.shape)}; both need a row for each pixel")
     points, reference = points - points.mean(0), reference - reference.mean(0)
     left, _, right = torch.linalg.svd(points.T @ reference)
     return points @ (left @ right)
 
-# %% ../../nbs/8_widgets/83_embedding.ipynb #77ee56e5
-UMAP_LOCK = threading.Lock()         # numba's default thread pool allows one fit at a time
-
-# %% ../../nbs/8_widgets/83_embedding.ipynb #83c9a559
+# %% ../../nbs/8_widgets/83_embedding.ipynb #7e7d1547
 def umap_layout(
     rows, # (N, C) float
     dims:int=2, # axes
@@ -65,8 +62,9 @@ def umap_layout(
     min_dist:float=.1, # UMAP's min_dist
     seed:int=0 # equal seeds give equal layouts
 ): # float64 (N, dims)
-    "UMAP (McInnes et al. 2018) of the rows' 50 strongest axes, exact neighbours. `ValueError` for fewer than 4 rows."
-    if len(rows) < 4: raise ValueError(f"rows: UMAP needs at least 4 points, got {len(rows)}; use layout='pca'")
+    "UMAP (McInnes et al. 2018) of the rows' 50 strongest axes, exact neighbours. `ValueError` below 4 rows."
+    if len(rows) < 4:
+        raise ValueError(f"rows: UMAP needs at least 4 points, got {len(rows)}; use layout='pca'")
     neighbours = min(neighbours, len(rows) - 1)
     if different_rows(rows, neighbours + 1) <= neighbours: return pca_layout(rows, dims)[0]
     from sklearn.neighbors import NearestNeighbors
@@ -75,7 +73,8 @@ def umap_layout(
     known = (near[1], near[0].astype(np.float32))
     if start is not None: start = (10 * start / start.abs().max().clamp_min(1e-9)).float().numpy()
     init = start if start is not None else "pca" if len(rows) < 50 else "spectral"
-    return fit_umap(rows, known, n_neighbors=neighbours, n_components=dims, min_dist=min_dist, init=init, random_state=seed)
+    return fit_umap(rows, known, n_neighbors=neighbours, n_components=dims, min_dist=min_dist, init=init,
+                    random_state=seed)
 
 # %% ../../nbs/8_widgets/83_embedding.ipynb #853cfe07
 def different_rows(
@@ -90,7 +89,9 @@ def different_rows(
         rows = rows[(rows != rows[0]).any(1)]
     return found
 
-# %% ../../nbs/8_widgets/83_embedding.ipynb #67e26911
+# %% ../../nbs/8_widgets/83_embedding.ipynb #0ecd3f7c
+UMAP_LOCK = threading.Lock()         # numba's default thread pool allows one fit at a time
+
 def fit_umap(
     rows, # float32 (N, C) numpy
     known, # (index, distance) of the neighbours
@@ -99,10 +100,11 @@ def fit_umap(
     "One fit at a time."
     with UMAP_LOCK:
         import umap
-        warnings.filterwarnings("ignore", message="precomputed_knn", category=UserWarning)     # never transforms new points
-        return torch.from_numpy(umap.UMAP(n_jobs=1, precomputed_knn=known, **settings).fit_transform(rows)).double()
+        warnings.filterwarnings("ignore", message="precomputed_knn", category=UserWarning)
+        fitted = umap.UMAP(n_jobs=1, precomputed_knn=known, **settings).fit_transform(rows)
+    return torch.from_numpy(fitted).double()
 
-# %% ../../nbs/8_widgets/83_embedding.ipynb #1bfbe258
+# %% ../../nbs/8_widgets/83_embedding.ipynb #bef86c01
 def aligned_layouts(
     steps:list, # of (N, C) rows, one entry a training step; row i is always the same pixel
     dims:int=2, # axes
@@ -114,19 +116,21 @@ def aligned_layouts(
     found = []
     for rows in steps:
         before = found[-1] if found else None
-        points = pca_layout(rows, dims)[0] if kind == "pca" else umap_layout(rows, dims, start=before, seed=seed)
+        if kind == "pca": points = pca_layout(rows, dims)[0]
+        else: points = umap_layout(rows, dims, start=before, seed=seed)
         points = points - points.mean(0) if before is None else procrustes(points, before)
         found.append(points / torch.quantile(points.abs().amax(1), .995).clamp_min(1e-30))
     return torch.stack(found)
 
-# %% ../../nbs/8_widgets/83_embedding.ipynb #910980cc
+# %% ../../nbs/8_widgets/83_embedding.ipynb #f73ede44
 def cell_stride(
     grid, # (rows, columns) of the map
     size # (height, width) of its image
 ): # pixels per cell: down, across
     "How large a cell is. A whole number where the map can come from a padded image, else the plain ratio."
     whole = [math.ceil(pixels / cells) for cells, pixels in zip(grid, size)]
-    return tuple(step if step * (cells - 1) < pixels else pixels / cells for step, cells, pixels in zip(whole, grid, size))
+    return tuple(step if step * (cells - 1) < pixels else pixels / cells
+                 for step, cells, pixels in zip(whole, grid, size))
 
 # %% ../../nbs/8_widgets/83_embedding.ipynb #00f34051
 def cell_of_pixels(
@@ -138,23 +142,24 @@ def cell_of_pixels(
                      for cells, pixels, step in zip(grid, size, cell_stride(grid, size)))
     return rows[:, None] * grid[1] + columns
 
-# %% ../../nbs/8_widgets/83_embedding.ipynb #4794b981
+# %% ../../nbs/8_widgets/83_embedding.ipynb #c0566558
 def cell_majority(
     name:str, # the argument's name, for messages
     masks, # integer (B, H, W) at image size, or (B, rows, columns) at map size; 255 is ignored
     grid, # (rows, columns)
     size # (height, width)
 ): # int64 (B, rows·columns), 255 where a cell has no labelled pixel
-    "The commonest label of each cell; of equally common ones the smallest. `ValueError` on a shape that is neither."
+    "The commonest label of each cell; of equally common ones the smallest. `ValueError` on another shape."
     check_tensor(name, masks, "B h w", "integer")
     masks, shape = masks.cpu().long(), tuple(masks.shape[1:])
     if shape not in (tuple(grid), tuple(size)):
-        raise ValueError(f"{name}: has {shape} pixels, but the images have {tuple(size)} and the maps {tuple(grid)} cells; "
-                         "give one of these")
-    if masks.min() < 0: raise ValueError(f"{name}: holds the negative label {int(masks.min())}; use 255 for pixels without one")
+        raise ValueError(f"{name}: has {shape} pixels, but the images have {tuple(size)} and the maps "
+                         f"{tuple(grid)} cells; give one of these")
+    if masks.min() < 0:
+        raise ValueError(f"{name}: holds the negative label {int(masks.min())}; 255 is for pixels without")
     if set(masks.unique().tolist()) == {0, IGNORE}:
-        raise ValueError(f"{name}: hold only 0 and 255, and 255 means 'no label' here; if it is the foreground, "
-                         f"pass ({name} == 255).long()")
+        raise ValueError(f"{name}: hold only 0 and 255, and 255 means 'no label' here; "
+                         f"if it is the foreground, pass ({name} == 255).long()")
     if shape == tuple(grid): return masks.flatten(1)
     cells, where, masks = grid[0] * grid[1], cell_of_pixels(grid, size).flatten(), masks.flatten(1)
     return torch.stack([majority(where[mask != IGNORE], mask[mask != IGNORE], cells) for mask in masks])
@@ -192,7 +197,7 @@ def strongest_axes(
     kept = values[-channels:].clamp_min(0).sum() / values.clamp_min(0).sum().clamp_min(1e-30)
     return (rows.double() @ axes[:, -channels:].flip(1)).float(), float(kept)
 
-# %% ../../nbs/8_widgets/83_embedding.ipynb #3501f39e
+# %% ../../nbs/8_widgets/83_embedding.ipynb #5f662fca
 def pack_vectors(
     steps:list, # of (N, C) rows, one entry a training step
     channels:int=128 # at most
@@ -201,16 +206,16 @@ def pack_vectors(
     turned = [strongest_axes(F.normalize(rows.double(), dim=1), channels) for rows in steps]
     scales = [float(rows.abs().max()) / 127 or 1. for rows, _ in turned]
     whole = [(rows / scale).round().to(torch.int8).numpy() for (rows, _), scale in zip(turned, scales)]
-    return dict(vectors=np.stack(whole).tobytes(), vector_scales=scales, vector_channels=turned[0][0].shape[1],
-                vector_share=[kept for _, kept in turned])
+    return dict(vectors=np.stack(whole).tobytes(), vector_scales=scales,
+                vector_share=[kept for _, kept in turned], vector_channels=turned[0][0].shape[1])
 
-# %% ../../nbs/8_widgets/83_embedding.ipynb #5fe47ca5
+# %% ../../nbs/8_widgets/83_embedding.ipynb #a801c66b
 def strongest(
     values, # (N,) numbers
     count:int, # wanted
     skip:int=-1 # an index that does not count
 ): # int64 (count,)
-    "Indices of the largest values, the largest first; of equal ones the first. As the browser's function of this name."
+    "Indices of the largest values, the largest first; of equal ones the first. As in the browser."
     order = np.argsort(-np.asarray(values, np.float64), kind="stable")
     return order[order != skip][:count]
 
@@ -255,7 +260,7 @@ def spread_region(
     joined[others] = region[inside][order].sum(1) * 2 > votes
     return joined
 
-# %% ../../nbs/8_widgets/83_embedding.ipynb #1f114254
+# %% ../../nbs/8_widgets/83_embedding.ipynb #2cb0c892
 def region_overlap(
     joined, # bool (N,), from `spread_region`
     image_of, # (N,)
@@ -265,14 +270,16 @@ def region_overlap(
 )->list: # of dicts: image, found, and where the truth is known truth, both, iou (None where both are empty)
     "How much of the region's commonest class was found, in every other image."
     rows, wanted = [], None
-    if labels is not None and (known := labels[region & (labels != unlabelled)]).size: wanted = np.bincount(known).argmax()
+    known = labels[region & (labels != unlabelled)] if labels is not None else np.zeros(0, int)
+    if known.size: wanted = np.bincount(known).argmax()
     for image in np.unique(image_of[~np.isin(image_of, image_of[region])]):
         here = (image_of == image) & (labels != unlabelled if wanted is not None else True)
         row = dict(image=int(image), found=int(joined[here].sum()))
         if wanted is not None:
             truth, both = here & (labels == wanted), here & (labels == wanted) & joined
-            union = row["found"] + int(truth.sum()) - int(both.sum())
-            row |= dict(truth=int(truth.sum()), both=int(both.sum()), iou=int(both.sum()) / union if union else None)
+            row |= dict(truth=int(truth.sum()), both=int(both.sum()))
+            union = row["found"] + row["truth"] - row["both"]
+            row["iou"] = row["both"] / union if union else None
         rows.append(row)
     return rows
 
@@ -286,26 +293,28 @@ def pack_layouts(
     "int16 for −REACH … REACH, as the browser reads them."
     return (layouts.clamp(-REACH, REACH) * (32767 / REACH)).round().to(torch.int16).numpy().tobytes()
 
-# %% ../../nbs/8_widgets/83_embedding.ipynb #71406c37
+# %% ../../nbs/8_widgets/83_embedding.ipynb #f1ee476f
 def as_batch(
     images # (B, 3, H, W) tensor, or a list of what `as_image` takes, all of one size
 ): # uint8 (B, H, W, 3) numpy
     "The images as pictures. `ValueError` names the image that cannot be one, or differs in size."
     if torch.is_tensor(images) and images.dim() == 4 and images.shape[1] == 3:
-        if images.is_floating_point(): as_image("images", images.flatten(2).transpose(0, 1).reshape(3, len(images), -1))
+        if images.is_floating_point(): as_image("images", images.transpose(0, 1).flatten(1, 2))    # one range
         return (to_picture(images) * 255).round().astype(np.uint8)
-    if not isinstance(images, (list, tuple, np.ndarray)) and not torch.is_tensor(images):
-        raise TypeError(f"images: expected a batch (B, 3, H, W) or a list of images, got {type(images).__name__}")
+    if not isinstance(images, (list, tuple, np.ndarray, torch.Tensor)):
+        raise TypeError(f"images: expected a batch (B, 3, H, W) or a list, got {type(images).__name__}")
     if not isinstance(images, (list, tuple)) and images.ndim != 4:
-        raise ValueError(f"images: has {images.ndim} axes {tuple(images.shape)}; expected a batch (B, 3, H, W)")
-    names = [f"images[{i}]" for i in range(len(images))]
-    pictures = [(to_picture(as_image(name, image), name)[0] * 255).round() for name, image in zip(names, images)]
-    if len({picture.shape for picture in pictures}) != 1:
-        raise ValueError(f"images: have the sizes {sorted({picture.shape[:2] for picture in pictures})}; give one size, "
-                         "e.g. load_data(…, size=(H, W))")
-    return np.stack(pictures).astype(np.uint8)
+        raise ValueError(f"images: has the shape {tuple(images.shape)}; expected a batch (B, 3, H, W)")
+    pictures = []
+    for i, image in enumerate(images):
+        picture = to_picture(as_image(f"images[{i}]", image), f"images[{i}]")[0]
+        pictures.append((picture * 255).round().astype(np.uint8))
+    sizes = sorted({picture.shape[:2] for picture in pictures})
+    if len(sizes) != 1: raise ValueError(f"images: have the sizes {sizes}; give one size, "
+                                         "as load_data(…, size=(H, W)) does")
+    return np.stack(pictures)
 
-# %% ../../nbs/8_widgets/83_embedding.ipynb #67abb0b0
+# %% ../../nbs/8_widgets/83_embedding.ipynb #d41c1cca
 def atlas_uri(
     pictures, # uint8 (B, H, W, 3) numpy
     longest:int=1280 # pixels of the whole sheet's longer side at most
@@ -317,26 +326,29 @@ def atlas_uri(
     shrink = min(1, max(longest / max(across * width, down * height), 64 / max(height, width)))
     if shrink < 1: height, width = max(1, round(height * shrink)), max(1, round(width * shrink))
     if max(across * width, down * height) > 16384:
-        raise ValueError(f"images: {len(pictures)} make a picture larger than browsers draw (16384); show fewer")
+        raise ValueError(f"images: {len(pictures)} make a picture larger than browsers draw (16384)")
     sheet = Image.new("RGB", (across * width, down * height))
     for i, picture in enumerate(pictures):
-        part = Image.fromarray(picture) if shrink == 1 else Image.fromarray(picture).resize((width, height), Image.LANCZOS)
+        part = Image.fromarray(picture)
+        if shrink < 1: part = part.resize((width, height), Image.Resampling.LANCZOS)
         sheet.paste(part, (i % across * width, i // across * height))
     buffer, kind = io.BytesIO(), "png" if shrink == 1 else "jpeg"
     sheet.save(buffer, kind, **({} if shrink == 1 else dict(quality=92, subsampling=0)))
-    return f"data:image/{kind};base64," + base64.b64encode(buffer.getvalue()).decode(), across, (height, width)
+    address = f"data:image/{kind};base64," + base64.b64encode(buffer.getvalue()).decode()
+    return address, across, (height, width)
 
-# %% ../../nbs/8_widgets/83_embedding.ipynb #78934d76
+# %% ../../nbs/8_widgets/83_embedding.ipynb #2c6cc5d5
 def check_maps(
     size, # (B, H, W) of the images
     features # (B, C, h, w), or {step: (B, C, h, w)}
 )->dict: # {step: (B, C, h, w)}
-    "The maps as a dictionary; raises `ValueError` on shape, dtype, NaN, > 4 GB, or maps that differ between steps."
+    "The maps as a dictionary; `ValueError` on shape, dtype, NaN, > 4 GB, or maps that differ between steps."
     maps = features if isinstance(features, dict) else {"": features}
     named_entries("features", maps)
     name_of = lambda step: f"features[{step!r}]" if isinstance(features, dict) else "features"
     for step, value in maps.items():
-        check_tensor(name_of(step), value, "B C h w", "float", sizes={"B": size[0]}, remedy="one map for each image")
+        sizes = {"B": size[0]}
+        check_tensor(name_of(step), value, "B C h w", "float", sizes=sizes, remedy="one map for each image")
         check_fit(name_of(step), value.shape[2:], size[1:])
     check_state_size(**{name_of(step): value.numel() * value.element_size() for step, value in maps.items()})
     grids = {tuple(value.shape[2:]) for value in maps.values()}
@@ -367,7 +379,7 @@ def vectors_of(
     rows = features.detach().flatten(2).transpose(1, 2)[image, cell].float().cpu()
     return F.normalize(rows / rows.abs().amax(1, keepdim=True).clamp_min(1e-30), dim=1) if normalise else rows
 
-# %% ../../nbs/8_widgets/83_embedding.ipynb #8c1d452a
+# %% ../../nbs/8_widgets/83_embedding.ipynb #0cd5be73
 def id_colouring(
     name:str, # what the ids are
     ids, # int64 (N,), 255 = none
@@ -378,16 +390,16 @@ def id_colouring(
     known = int(ids.where(ids != IGNORE, -1).max()) + 1
     if names is None: names = [f"{name} {i}" for i in range(known)]
     elif not isinstance(names, dict) and known > len(names):
-        raise ValueError(f"class_names: {len(names)} names, but the {name} ids go up to {known - 1}; give a name for each")
+        raise ValueError(f"class_names: {len(names)} names, but the {name} ids go up to {known - 1}; "
+                         "give a name for each")
     else: names = as_class_names("class_names", names, known)
     colours = as_palette("palette", class_palette(max(1, len(names))) if palette is None else palette)
     if len(colours) < len(names):
-        raise ValueError(f"palette: {len(colours)} colours for {len(names)} names of {name}; give one for each")
-    without = bool((ids == IGNORE).any())
-    found = dict(name=name, names=names, palette=colours[:len(names)], ids=ids, unlabelled=len(names) if without else -1)
-    if not without: return found
+        raise ValueError(f"palette: {len(colours)} colours for {len(names)} names of {name}; one for each")
+    found = dict(name=name, names=names, palette=colours[:len(names)], ids=ids, unlabelled=-1)
+    if not (ids == IGNORE).any(): return found
     return {**found, "names": [*names, "no label"], "palette": [*found["palette"], "#8a8f98"],
-            "ids": ids.where(ids != IGNORE, len(names))}
+            "unlabelled": len(names), "ids": ids.where(ids != IGNORE, len(names))}
 
 # %% ../../nbs/8_widgets/83_embedding.ipynb #397d6422
 def cluster_rows(
@@ -403,7 +415,7 @@ def cluster_rows(
     order = torch.bincount(ids).argsort(descending=True, stable=True)
     return order.argsort()[ids]
 
-# %% ../../nbs/8_widgets/83_embedding.ipynb #633b7eae
+# %% ../../nbs/8_widgets/83_embedding.ipynb #76ff42f6
 def cluster_names(
     ids, # int64 (N,) clusters
     classes=None # an `id_colouring` of the same points, or None
@@ -415,7 +427,8 @@ def cluster_names(
         labels = classes["ids"][(ids == i) & (classes["ids"] != classes["unlabelled"])]
         if not len(labels): continue
         counts = torch.bincount(labels)
-        names[i] += f": {classes['names'][int(counts.argmax())]} {int(counts.max()) / len(labels):.0%}".replace("%", " %")
+        share = round(100 * int(counts.max()) / len(labels))
+        names[i] += f": {classes['names'][int(counts.argmax())]} {share} %"
     return names
 
 # %% ../../nbs/8_widgets/83_embedding.ipynb #06009087
@@ -430,39 +443,38 @@ def central_points(
         found.append(int(inside[(unit[inside] @ unit[inside].mean(0)).argmax()]) if len(inside) else -1)
     return found
 
-# %% ../../nbs/8_widgets/83_embedding.ipynb #031cfa91
+# %% ../../nbs/8_widgets/83_embedding.ipynb #501354a6
 def pack_colourings(
     tables:list # from `id_colouring`, or {"name", "rgb"}, or {"name": "PCA", "ranges", …}
 )->dict: # colourings, colour_data
     "All colour tables in one buffer, and a list that says where each begins."
     entries, parts, offset = [], [], 0
     for table in tables:
-        kind = "rgb" if "rgb" in table else "ids" if "ids" in table else "components"
-        part = table["rgb"].numpy().tobytes() if kind == "rgb" else table["ids"].numpy().astype(np.uint16).tobytes() \
-            if kind == "ids" else table["levels"].tobytes()
-        about = {key: value for key, value in table.items() if key not in ("rgb", "ids", "levels")}
-        entries.append({**about, "kind": kind, "offset": offset})
+        kind = next(kind for kind in ("rgb", "ids", "levels") if kind in table)
+        part = np.asarray(table[kind]).astype(np.uint16 if kind == "ids" else np.uint8).tobytes()
+        about = {key: value for key, value in table.items() if key != kind}
+        entries.append({**about, "kind": "components" if kind == "levels" else kind, "offset": offset})
         parts.append(part)
         offset += len(part)
     return dict(colourings=entries, colour_data=b"".join(parts))
 
-# %% ../../nbs/8_widgets/83_embedding.ipynb #5388f7da
+# %% ../../nbs/8_widgets/83_embedding.ipynb #301f2e8d
 class PointCloud(PixelWidget):
     "What is shown: points, their layouts over the steps, and the images they come from."
-    name = traitlets.Unicode("").tag(sync=True)                    # what links of the page's text call this widget
-    text = traitlets.Unicode("").tag(sync=True)                    # words above; [the fish](step=2&colour_by=class) is a link
+    name = traitlets.Unicode("").tag(sync=True)                    # what links of the text call this widget
+    text = traitlets.Unicode("").tag(sync=True)                    # above; [later](step=2) in it is a link
     count = traitlets.Int(0).tag(sync=True)                        # points
     dims = traitlets.Int(2).tag(sync=True)                         # axes
-    grid = traitlets.Dict().tag(sync=True)                         # images, height, width, rows, columns, stride, across, tile
+    grid = traitlets.Dict().tag(sync=True)                         # sizes of images, maps and cells
     steps = traitlets.List().tag(sync=True)                        # names of the training steps
     step = traitlets.Int(0).tag(sync=True)                         # which of them is shown
-    cells = traitlets.Bytes().tag(sync=True)                       # int32: the cell of each point, image-major
+    cells = traitlets.Bytes().tag(sync=True)                       # int32: each point's cell, image-major
     pca = traitlets.Bytes().tag(sync=True)                         # int16 (steps, points, dims)
     umap = traitlets.Bytes().tag(sync=True)                        # the same, empty until computed
     layout_shown = traitlets.Unicode("pca").tag(sync=True)         # "pca" | "umap"
     status = traitlets.Unicode("").tag(sync=True)                  # what the background is doing
     atlas = traitlets.Unicode("").tag(sync=True)                   # all images in one picture
-    renderer = traitlets.Enum(["auto", "webgl", "canvas"], "auto").tag(sync=True)   # auto: the canvas where a CPU plays WebGL
+    renderer = traitlets.Enum(["auto", "webgl", "canvas"], "auto").tag(sync=True)
 
     def positions(self): # float64 (N, dims)
         "The layout that is shown."
@@ -470,27 +482,29 @@ class PointCloud(PixelWidget):
         return packed.reshape(len(self.steps), self.count, self.dims)[self.step] * (REACH / 32767)
 
     @traitlets.validate("step")
-    def _check_step(self, proposal): return check_range("step", proposal["value"], 0, max(0, len(self.steps) - 1))
+    def _check_step(self, proposal):
+        return check_range("step", proposal["value"], 0, max(0, len(self.steps) - 1))
 
-# %% ../../nbs/8_widgets/83_embedding.ipynb #2695f77c
+# %% ../../nbs/8_widgets/83_embedding.ipynb #66341221
 class ColouredCloud(PointCloud):
     "Adds colours: by class, prediction, cluster, image, the picture's own, or principal components."
     colourings = traitlets.List().tag(sync=True)                   # what points can be coloured by
-    colour_data = traitlets.Bytes().tag(sync=True)                 # ids, RGB bytes or components of each colouring
+    colour_data = traitlets.Bytes().tag(sync=True)                 # ids, RGB or components of each
     colour_by = traitlets.Unicode("").tag(sync=True)               # which colouring is shown
     components = traitlets.List([1, 2, 3]).tag(sync=True)          # ±component for red, green, blue
-    cut = traitlets.Float(0.).tag(sync=True)                       # share of the cells hidden: least of red's component
-    paint = traitlets.Bool(False).tag(sync=True)                   # paint the pictures' cells in the points' colours
+    cut = traitlets.Float(0.).tag(sync=True)                       # share of the cells that is hidden
+    paint = traitlets.Bool(False).tag(sync=True)                   # paint the pictures' cells
     density = traitlets.Bool(False).tag(sync=True)                 # a contour around the bulk of each group
     names = traitlets.Bool(True).tag(sync=True)                    # the groups' names in the plot
-    patches = traitlets.Bool(True).tag(sync=True)                  # patches of the pictures for points, when zoomed in
+    patches = traitlets.Bool(True).tag(sync=True)                  # patches for points, when zoomed in
 
     def colouring(self, name=None): # dict
         "An entry of `colourings`; None = the one shown."
         return next(entry for entry in self.colourings if entry["name"] == (name or self.colour_by))
 
     @traitlets.validate("colour_by")
-    def _check_colour(self, proposal): return check_name("colour_by", proposal["value"], [c["name"] for c in self.colourings])
+    def _check_colour(self, proposal):
+        return check_name("colour_by", proposal["value"], [entry["name"] for entry in self.colourings])
 
     @traitlets.validate("components", "cut")
     def _check_components(self, proposal):
@@ -500,7 +514,7 @@ class ColouredCloud(PointCloud):
             f"components: {chosen} is not three of ±1 … ±6, for red, green and blue")
         return chosen
 
-# %% ../../nbs/8_widgets/83_embedding.ipynb #3c657184
+# %% ../../nbs/8_widgets/83_embedding.ipynb #a6bbaca4
 class PaintedCloud(ColouredCloud):
     "Adds the colours in Python."
     def ids_of(self, name): # uint16 (N,)
@@ -522,14 +536,15 @@ class PaintedCloud(ColouredCloud):
         entry = self.colouring()
         if entry["kind"] == "rgb":
             return np.frombuffer(self.colour_data, np.uint8, 3 * self.count, entry["offset"]).reshape(-1, 3)
-        if entry["kind"] == "components": return component_colours(self.component_levels(), self.components)[0]
-        palette = np.array([[int(colour[i:i+2], 16) for i in (1, 3, 5)] for colour in entry["palette"]], np.uint8)
+        if entry["kind"] == "components":
+            return component_colours(self.component_levels(), self.components)[0]
+        palette = np.array([list(bytes.fromhex(colour[1:])) for colour in entry["palette"]], np.uint8)
         return palette[self.ids_of(entry["name"])]
 
-# %% ../../nbs/8_widgets/83_embedding.ipynb #58b5d367
+# %% ../../nbs/8_widgets/83_embedding.ipynb #fbd75f43
 class SelectableCloud(PaintedCloud):
     "Adds a selection that both sides may set."
-    selection = traitlets.CBytes().tag(sync=True)                  # int32 indices (a memoryview from the browser)
+    selection = traitlets.CBytes().tag(sync=True)                  # int32 (the browser's: a memoryview)
     hovered = traitlets.Int(-1).tag(sync=True)                     # the point under the pointer, −1 = none
     selected = traitlets.Any(np.zeros(0, np.int64))                # int64 numpy array of point indices
     _mine = False                                                  # is it Python that is being told?
@@ -554,41 +569,43 @@ class SelectableCloud(PaintedCloud):
         try: self.selected = indices
         finally: self._mine = False
 
-# %% ../../nbs/8_widgets/83_embedding.ipynb #64ec1304
+# %% ../../nbs/8_widgets/83_embedding.ipynb #ffd060c0
 class ReadableCloud(SelectableCloud):
     "Adds what a selection is, in Python's terms."
-    def places(self, points): # int64 (n, 3)
+    def places(self, points=slice(None)): # int64 (n, 3)
         "(image, row, column) of points."
-        rows, columns = self.grid["rows"], self.grid["columns"]
+        shape = tuple(self.grid[key] for key in ("images", "rows", "columns"))
         cells = np.frombuffer(self.cells, np.int32)[points]
-        return np.stack([cells // (rows * columns), cells % (rows * columns) // columns, cells % columns], 1).astype(np.int64)
+        return np.stack(np.unravel_index(cells, shape), 1).astype(np.int64)
 
-    @property
-    def selected_cells(self): # int64 (n, 3)
-        "(image, row, column) of each selected point."
-        return self.places(self.selected)
-
-    @property
-    def selected_maps(self): # bool (B, h, w)
-        "The selection as masks at the size of the maps."
-        maps = torch.zeros(self.grid["images"], self.grid["rows"], self.grid["columns"], dtype=torch.bool)
-        maps[tuple(torch.from_numpy(self.selected_cells).T)] = True
+    def as_maps(self, points): # bool (B, h, w)
+        "Points as masks at the size of the maps."
+        maps = torch.zeros(tuple(self.grid[key] for key in ("images", "rows", "columns")), dtype=torch.bool)
+        maps[tuple(torch.from_numpy(self.places(points)).T)] = True
         return maps
 
+    selected_cells = property(lambda self: self.places(self.selected), doc="(image, row, column) of each.")
+    selected_maps = property(lambda self: self.as_maps(self.selected), doc="The same as masks (B, h, w).")
+
+# %% ../../nbs/8_widgets/83_embedding.ipynb #38c31cbd
+class TabledCloud(ReadableCloud):
+    "Adds the selection as a table."
     @property
     def selected_frame(self): # pandas DataFrame, a row for each selected point
-        "The selection as a table: place, pixel, position in the plot, and every colouring by name."
+        "Place, pixel, position in the plot, and every colouring by name."
         import pandas
         image, row, column = self.selected_cells.T
         down, across = self.grid["stride"]
-        table = dict(point=self.selected, image=image, row=row, column=column, x=(column + .5) * across, y=(row + .5) * down)
+        table = dict(point=self.selected, image=image, row=row, column=column)
+        table |= dict(x=(column + .5) * across, y=(row + .5) * down)
         table |= {f"axis_{i + 1}": values for i, values in enumerate(self.positions()[self.selected].T)}
-        table |= {entry["name"]: np.array(entry["names"])[self.ids_of(entry["name"])[self.selected]]
-                  for entry in self.colourings if entry["kind"] == "ids" and entry["name"] != "image"}
+        for entry in self.colourings:
+            if entry["kind"] != "ids" or entry["name"] == "image": continue
+            table[entry["name"]] = np.array(entry["names"])[self.ids_of(entry["name"])[self.selected]]
         return pandas.DataFrame(table)
 
-# %% ../../nbs/8_widgets/83_embedding.ipynb #5c795273
-class AskedCloud(ReadableCloud):
+# %% ../../nbs/8_widgets/83_embedding.ipynb #c7a3dec4
+class AskedCloud(TabledCloud):
     "Adds neighbours in the full space and on the plane, and the spreading of a region."
     vectors = traitlets.Bytes().tag(sync=True)                     # int8 (steps, points, channels)
     vector_scales = traitlets.List().tag(sync=True)                # real value of 1, for each step
@@ -598,51 +615,54 @@ class AskedCloud(ReadableCloud):
     asked = traitlets.Int(-1).tag(sync=True)                       # the point whose neighbours are shown
     neighbours = traitlets.List().tag(sync=True)                   # [[point, cosine], …] in the full space
     plane_neighbours = traitlets.List().tag(sync=True)             # points nearest on the plane
-    spread = traitlets.Bool(False).tag(sync=True)                  # show where else the selected region is found
+    spread = traitlets.Bool(False).tag(sync=True)                  # show where else the selection is found
     votes = traitlets.Int(5).tag(sync=True)                        # cells each other cell asks
     spread_found = traitlets.List().tag(sync=True)                 # see `region_overlap`
 
     @traitlets.validate("nearest", "votes")
     def _check_counts(self, proposal):
-        return check_range(proposal["trait"].name, proposal["value"], int(proposal["trait"].name == "votes"), 100)
+        name = proposal["trait"].name
+        return check_range(name, proposal["value"], 1 if name == "votes" else 0, 100)
 
     def whole_vectors(self): # int8 (N, channels)
         "The vectors of the step shown, as the browser has them."
         shape = (len(self.steps), self.count, self.vector_channels)
         return np.frombuffer(self.vectors, np.int8).reshape(shape)[self.step]
 
-# %% ../../nbs/8_widgets/83_embedding.ipynb #9f9905fd
+# %% ../../nbs/8_widgets/83_embedding.ipynb #c373d087
 class AnsweringCloud(AskedCloud):
     "Adds the answers in Python: the browser's, from the same whole numbers."
-    linked = ("step", "colour_by", "layout_shown", "components", "cut", "paint", "density", "names", "patches", "asked",
-              "spread", "nearest")                                 # what links may set
+    linked = ("step", "colour_by", "layout_shown", "components", "cut", "paint", "density", "names",
+              "patches", "asked", "spread", "nearest")                        # what links of the text may set
     link = text_link
 
     def neighbours_of(self, point, count=None)->list: # [[point, cosine], …]
         "The points most similar to one, over all images; `count` None = `nearest`."
-        rows = self.whole_vectors().astype(np.int32)
-        products, unit = rows @ rows[point], self.vector_scales[self.step] ** 2
-        return [[int(i), float(products[i] * unit)] for i in strongest(products, count or self.nearest, point)]
+        rows, unit = self.whole_vectors().astype(np.int32), self.vector_scales[self.step] ** 2
+        products = rows @ rows[point]
+        found = strongest(products, count or self.nearest, point)
+        return [[int(i), float(products[i] * unit)] for i in found]
 
     def plane_neighbours_of(self, point, count=None)->list: # of points
         "The points nearest to one in the plot."
         where = self.positions().astype(np.float32)
-        return strongest(-np.square(where - where[point]).sum(1), count or self.nearest, point).tolist()
+        apart = np.square((where - where[point]).astype(np.float64)).sum(1)
+        return strongest(-apart.astype(np.float32), count or self.nearest, point).tolist()
 
+# %% ../../nbs/8_widgets/83_embedding.ipynb #cefcfb88
+class SpreadingCloud(AnsweringCloud):
+    "Adds the spreading of the selected region."
     def spread_selection(self): # bool (B, h, w), list of dicts
-        "Where else the selected region is found, and how much of it was right: `spread_region` and `region_overlap`."
-        image = self.places(np.arange(self.count))[:, 0]
-        region = np.isin(np.arange(self.count), self.selected)
+        "Where else the selected region is found, and how much was right: `spread_region`, `region_overlap`."
+        image, region = self.places()[:, 0], np.isin(np.arange(self.count), self.selected)
         if not region.any(): raise ValueError("selected: is empty; select a region of one image first")
         region &= image == np.bincount(image[region]).argmax()
-        joined, entry = spread_region(self.whole_vectors(), image, region, self.votes), None
-        if any(c["name"] == "class" for c in self.colourings): entry = self.colouring("class")
-        maps = torch.zeros(self.grid["images"], self.grid["rows"], self.grid["columns"], dtype=torch.bool)
-        maps[tuple(torch.from_numpy(self.places(np.flatnonzero(joined))).T)] = True
-        truth = () if entry is None else (self.ids_of("class").astype(np.int64), entry["unlabelled"])
-        return maps, region_overlap(joined, image, region, *truth)
+        joined = spread_region(self.whole_vectors(), image, region, self.votes)
+        known = "class" in [entry["name"] for entry in self.colourings]
+        truth = (self.ids_of("class") + 0, self.colouring("class")["unlabelled"]) if known else ()
+        return self.as_maps(np.flatnonzero(joined)), region_overlap(joined, image, region, *truth)
 
-# %% ../../nbs/8_widgets/83_embedding.ipynb #b72856e0
+# %% ../../nbs/8_widgets/83_embedding.ipynb #fc96873a
 def lit_pictures(
     widget, # an `AskedCloud` with `picture_data`
     lit, # bool (N,): cells in their colours
@@ -654,8 +674,10 @@ def lit_pictures(
     if lit.any():
         veil = np.zeros((len(pictures) * rows * columns, 4))
         veil[:, 3] = .63
-        veil[np.frombuffer(widget.cells, np.int32)[lit]] = np.concatenate([colours[lit], np.full((lit.sum(), 1), opacity)], 1)
-        veil = veil.reshape(len(pictures), -1, 4)[:, cell_of_pixels((rows, columns), pictures.shape[1:3]).numpy()]
+        opaque = np.full((lit.sum(), 1), opacity)
+        veil[np.frombuffer(widget.cells, np.int32)[lit]] = np.concatenate([colours[lit], opaque], 1)
+        where = cell_of_pixels((rows, columns), pictures.shape[1:3]).numpy()
+        veil = veil.reshape(len(pictures), -1, 4)[:, where]
         pictures = pictures * (1 - veil[..., 3:]) + veil[..., :3] * veil[..., 3:]
     across = math.ceil(math.sqrt(len(pictures)))
     tall, wide = pictures.shape[1] + 4, pictures.shape[2] + 4
@@ -665,49 +687,59 @@ def lit_pictures(
         sheet[y:y + tall - 4, x:x + wide - 4] = picture
     return (sheet * 255).round().astype(np.uint8)
 
-# %% ../../nbs/8_widgets/83_embedding.ipynb #ca0f5346
+# %% ../../nbs/8_widgets/83_embedding.ipynb #9e3f51c6
 def draw_points(
     axis, # of matplotlib
     widget, # an `AskedCloud`
     lit # bool (N,): drawn full, all others faint
 ):
     "The plot: points in their colours."
-    points, colours = widget.positions(), widget.point_colours() / 255
-    size = float(np.clip(9000 / max(widget.count, 1), 1, 14))
-    if lit.any():
-        axis.scatter(*points[~lit, :2].T, c=colours[~lit], s=size*.6, alpha=.15, linewidths=0, rasterized=True)
+    points, colours = widget.positions()[:, :2], widget.point_colours() / 255
     full = lit if lit.any() else widget.shown_points()
-    axis.scatter(*points[full, :2].T, c=colours[full], s=size, alpha=.85, linewidths=0, rasterized=True)
+    size, look = float(np.clip(9000 / max(widget.count, 1), 1, 14)), dict(linewidths=0, rasterized=True)
+    if lit.any(): axis.scatter(*points[~lit].T, c=colours[~lit], s=size*.6, alpha=.15, **look)
+    axis.scatter(*points[full].T, c=colours[full], s=size, alpha=.85, **look)
     axis.set(xlim=(-1.08, 1.08), ylim=(-1.08, 1.08), xticks=[], yticks=[], aspect="equal")
-    step = widget.steps[widget.step] if widget.steps else ""
+    step = widget.steps[widget.step] if len(widget.steps) > 1 else ""
     step = f", step {step}" if isinstance(step, (int, float)) else f", {step}" if step else ""
-    title = f"{widget.count} pixels, {widget.layout_shown.upper()}{step if len(widget.steps) > 1 else ''}"
-    axis.set_title(f"{title}, colour: {widget.colour_by}", fontsize=10)
+    title = f"{widget.count} pixels, {widget.layout_shown.upper()}{step}, colour: {widget.colour_by}"
+    axis.set_title(title, fontsize=10)
 
-# %% ../../nbs/8_widgets/83_embedding.ipynb #e6b81a21
+# %% ../../nbs/8_widgets/83_embedding.ipynb #d14c0ec7
+def draw_legend(
+    figure, # of matplotlib
+    widget # an `AskedCloud`
+):
+    "Names and colours of the groups, up to fourteen of them."
+    import matplotlib.pyplot as plt
+    entry = widget.colouring()
+    if entry["kind"] != "ids" or len(entry["names"]) > 14: return
+    ids, look = np.unique(widget.ids_of(entry["name"])), dict(marker="o", linestyle="")
+    handles = [plt.Line2D([], [], **look, color=entry["palette"][i], label=entry["names"][i]) for i in ids]
+    columns = min(7 if max(map(len, entry["names"])) < 14 else 3, len(ids))
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, fontsize=8, frameon=False)
+
+# %% ../../nbs/8_widgets/83_embedding.ipynb #32176c81
 def draw_embedding(
     widget, # an `EmbeddingExplorer`
     width:float=9 # inches
 ):
     "The widget as a matplotlib figure."
     import matplotlib.pyplot as plt
-    figure, (left, right) = plt.subplots(1, 2, figsize=(width, width*.5), width_ratios=[1.1, 1], layout="constrained", dpi=75)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(width, width*.5), layout="constrained", dpi=75)
     lit = np.isin(np.arange(widget.count), widget.selected)
     draw_points(left, widget, lit)
     painted, opacity = (widget.shown_points(), .85) if widget.paint and not lit.any() else (lit, .55)
-    right.imshow(lit_pictures(widget, painted, widget.point_colours() / 255, opacity), interpolation="nearest")
+    sheet = lit_pictures(widget, painted, widget.point_colours() / 255, opacity)
+    right.imshow(sheet, interpolation="nearest")
     right.set_axis_off()
     words = "cells painted" if widget.paint else "draw around points in the live widget"
     right.set_title(f"{int(lit.sum())} selected" if lit.any() else words, fontsize=10)
-    entry = widget.colouring()
-    if entry["kind"] == "ids" and len(entry["names"]) <= 14:
-        ids = np.unique(widget.ids_of(entry["name"]))
-        handles = [plt.Line2D([], [], marker="o", linestyle="", color=entry["palette"][i], label=entry["names"][i]) for i in ids]
-        figure.legend(handles=handles, loc="outside lower center", ncols=min(7, len(ids)), fontsize=8, frameon=False)
+    draw_legend(figure, widget)
     return figure
 
-# %% ../../nbs/8_widgets/83_embedding.ipynb #04c6174b
-class BackgroundLayout(AnsweringCloud):
+# %% ../../nbs/8_widgets/83_embedding.ipynb #02121193
+class BackgroundLayout(SpreadingCloud):
     "Adds UMAP, computed now or in the background."
     _thread, _failure = None, None
 
@@ -734,7 +766,7 @@ class BackgroundLayout(AnsweringCloud):
         if self._failure is not None: raise self._failure
         return self
 
-# %% ../../nbs/8_widgets/83_embedding.ipynb #f76a000a
+# %% ../../nbs/8_widgets/83_embedding.ipynb #2f766cc3
 class PreparedCloud(BackgroundLayout):
     "Adds what the constructor prepares: pictures, rows and colour tables."
     def _take(self, images, features, points, normalise, seed)->dict:
@@ -747,30 +779,37 @@ class PreparedCloud(BackgroundLayout):
         self.rows = [vectors_of(value, chosen, normalise) for value in maps.values()]
         uri, across, tile = atlas_uri(pictures)
         _, height, width, _ = pictures.shape
-        grid = dict(images=len(pictures), height=height, width=width, rows=rows, columns=columns, across=across,
-                    tile=list(tile), stride=list(cell_stride((rows, columns), (height, width))))
-        return dict(count=len(chosen), steps=[step if isinstance(step, (int, float)) else str(step) for step in maps],
-                    step=len(maps) - 1, cells=chosen.int().numpy().tobytes(), atlas=uri, grid=grid)
+        grid = dict(images=len(pictures), height=height, width=width, rows=rows, columns=columns,
+                    tile=list(tile), across=across)
+        grid["stride"] = list(cell_stride((rows, columns), (height, width)))
+        steps = [step if isinstance(step, (int, float)) else str(step) for step in maps]
+        return dict(count=len(chosen), steps=steps, step=len(maps) - 1, atlas=uri, grid=grid,
+                    cells=chosen.int().numpy().tobytes())
 
-    def _mask_tables(self, masks, predictions, class_names, palette, grid)->list:
-        "The colourings by class and by prediction."
-        tables, shape, size = [], (grid["rows"], grid["columns"]), (grid["height"], grid["width"])
-        for name, argument, ids in (("class", "masks", masks), ("prediction", "predictions", predictions)):
-            if ids is None: continue
-            found = cell_majority(argument, torch.as_tensor(ids), shape, size)
-            if len(found) != grid["images"]: raise ValueError(
-                f"{argument}: {len(found)} masks for {grid['images']} images; give one for each")
-            tables.append(id_colouring(name, found.flatten()[torch.from_numpy(self.chosen)], class_names, palette))
-        return tables
+# %% ../../nbs/8_widgets/83_embedding.ipynb #9d966fa5
+def mask_table(
+    name:str, # "class" or "prediction"
+    argument:str, # what the user calls the masks, for messages
+    masks, # (B, H, W) or (B, h, w)
+    about, # class names, palette
+    chosen, # numpy (N,): the drawn cells
+    grid:dict # sizes
+)->dict: # from `id_colouring`
+    "A colouring by masks. `ValueError` where they do not fit the images."
+    shape, size = (grid["rows"], grid["columns"]), (grid["height"], grid["width"])
+    found = cell_majority(argument, torch.as_tensor(masks), shape, size)
+    if len(found) != grid["images"]:
+        raise ValueError(f"{argument}: {len(found)} masks for {grid['images']} images; give one for each")
+    return id_colouring(name, found.flatten()[torch.from_numpy(chosen)], *about)
 
-# %% ../../nbs/8_widgets/83_embedding.ipynb #bee69ed5
+# %% ../../nbs/8_widgets/83_embedding.ipynb #eb16c1e1
 def other_tables(
     widget, # a `PreparedCloud` that has taken its images
     classes, # the colouring by class, or None
     clusters:int, # k-means clusters; 0 = none
     grid:dict # of the images and maps
 )->list: # of colourings
-    "The colourings that need no masks: clusters, images, the pictures' own colours, and principal components."
+    "The colourings that need no masks: clusters, images, the pictures' own colours, principal components."
     tables, image = [], torch.from_numpy(widget.chosen) // (grid["rows"] * grid["columns"])
     if clusters:
         ids = cluster_rows(widget.rows[-1], clusters, widget.seed)
@@ -780,7 +819,8 @@ def other_tables(
     own = cell_colours(widget.picture_data, (grid["rows"], grid["columns"])).flatten(0, 1)
     tables.append(dict(name="image colour", rgb=own[torch.from_numpy(widget.chosen)]))
     parts = [pca_components(rows) for rows in widget.rows]
-    return [*tables, dict(name="PCA", levels=np.stack([part for part, _ in parts]), ranges=[ends for _, ends in parts])]
+    levels, ranges = np.stack([part for part, _ in parts]), [ends for _, ends in parts]
+    return [*tables, dict(name="PCA", levels=levels, ranges=ranges)]
 
 # %% ../../nbs/8_widgets/83_embedding.ipynb #aa117633
 def check_settings(layout, dims, points, clusters):
@@ -790,12 +830,14 @@ def check_settings(layout, dims, points, clusters):
     check_range("points", points, 1)
     check_range("clusters", clusters, 0)
 
-# %% ../../nbs/8_widgets/83_embedding.ipynb #6bc70b93
+# %% ../../nbs/8_widgets/83_embedding.ipynb #6126d3c6
 class DrawnCloud(PreparedCloud):
     "Adds the last steps of the constructor, and the static figure."
     def _all_tables(self, masks, predictions, class_names, palette, clusters, grid)->list:
         "Every colouring there is data for."
-        tables = self._mask_tables(masks, predictions, class_names, palette, grid)
+        given = (("class", "masks", masks), ("prediction", "predictions", predictions))
+        tables = [mask_table(name, argument, ids, (class_names, palette), self.chosen, grid)
+                  for name, argument, ids in given if ids is not None]
         return tables + other_tables(self, tables[0] if masks is not None else None, clusters, grid)
 
     def _packed(self, tables, colour_by, dims)->dict:
@@ -816,9 +858,10 @@ class DrawnCloud(PreparedCloud):
 
     def __repr__(self):
         steps = f"{len(self.steps)} step{'s' * (len(self.steps) != 1)}"
-        return f"{type(self).__name__}({self.count} points of {self.grid.get('images')} images, {steps}, {len(self.selected)} selected)"
+        shown = f"{self.count} points of {self.grid.get('images')} images, {steps}"
+        return f"{type(self).__name__}({shown}, {len(self.selected)} selected)"
 
-# %% ../../nbs/8_widgets/83_embedding.ipynb #9ecb032b
+# %% ../../nbs/8_widgets/83_embedding.ipynb #a43f70a6
 class EmbeddingExplorer(DrawnCloud):
     "Pixel embeddings as points, linked both ways with their images. `.selected` holds the chosen points."
     script, title = "embedding", "Where the pixels are"
@@ -833,7 +876,7 @@ class EmbeddingExplorer(DrawnCloud):
         class_names=None, # list or dictionary, by id
         palette=None, # colours by class id; None = colour-blind-safe
         colour_by:str=None, # a colouring's name; None = the first there is
-        layout:str="auto", # "pca" | "umap" (computed before this returns) | "auto" (PCA now, UMAP in the background)
+        layout:str="auto", # "pca" | "umap" (before this returns) | "auto" (PCA now, UMAP in the background)
         dims:int=2, # 2 or 3
         points:int=20_000, # at most so many cells, drawn at random
         normalise:bool=True, # lay out unit vectors, so that distance follows cosine
@@ -846,7 +889,7 @@ class EmbeddingExplorer(DrawnCloud):
         super().__init__(**shown, **self._packed(tables, colour_by, dims), **traits)
         self._lay_out(layout)
 
-# %% ../../nbs/8_widgets/83_embedding.ipynb #2041897b
+# %% ../../nbs/8_widgets/83_embedding.ipynb #1b7374e2
 def from_encoder(cls,
     encoder, # module with .channels and .stride, or {training step: module}; left untouched
     data, # a SegmentationData; its masks, names and colours are used
@@ -856,16 +899,17 @@ def from_encoder(cls,
     predictor=None, # a SegmentationResult with a model, or a function image (3, H, W) → mask (H, W)
     **keywords # of the constructor
 ):
-    "Encode images and show their cells. `ValueError` from the encoder's checks, or where images differ in size."
+    "Encode images and show their cells. `ValueError` as the encoder's checks raise it."
     check_range("count", count, 1)
     chosen = np.linspace(0, len(data) - 1, min(count, len(data))).round().astype(int).tolist()
     images, masks = data.batch(chosen)[:2]
     encoders = encoder if isinstance(encoder, dict) else {"": encoder}
     maps = {step: encode_batch(module, images) for step, module in encoders.items()}
     predict = getattr(predictor, "predict", predictor)
-    predictions = None if predictor is None else torch.stack([torch.as_tensor(predict(image)).cpu() for image in images])
-    about = dict(class_names=data.class_names, palette=getattr(data, "palette", None))
-    return cls(images, maps, masks=masks, predictions=predictions, points=pixels, **{**about, **keywords})
+    about = dict(class_names=data.class_names, palette=getattr(data, "palette", None), points=pixels)
+    if predictor is not None:
+        about["predictions"] = torch.stack([torch.as_tensor(predict(image)).cpu() for image in images])
+    return cls(images, maps, masks=masks, **{**about, **keywords})
 
 # %% ../../nbs/8_widgets/83_embedding.ipynb #29e809f4
 @torch.no_grad()
