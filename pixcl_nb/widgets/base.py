@@ -127,6 +127,16 @@ def as_image(
                          f"pass {name}.round().to(torch.uint8) if they are 0…255, or divide by 255")
     return opaque(array)
 
+# %% ../../nbs/8_widgets/81_base.ipynb #7591eada
+def as_uint8_image(
+    name:str, # the argument's name, for messages
+    value # whatever `as_image` takes
+): # uint8 (3, H, W) tensor
+    "One picture as whole numbers 0…255."
+    image = as_image(name, value)
+    if image.dtype == torch.uint8: return image
+    return torch.from_numpy((to_picture(image, name)[0] * 255).round()).to(torch.uint8).permute(2, 0, 1)
+
 # %% ../../nbs/8_widgets/81_base.ipynb #fd573df1
 def picture_uri(
     name:str, # the argument's name, for messages
@@ -134,8 +144,7 @@ def picture_uri(
     longest:int=1280 # pixels of the longer side that travel at most; None = all
 )->str:
     "An image as a PNG inside a data: address; a scaled-down one as a JPEG."
-    picture = to_picture(as_image(name, image), name)[0]
-    picture = Image.fromarray((picture * 255).round().astype(np.uint8))
+    picture = Image.fromarray(as_uint8_image(name, image).permute(1, 2, 0).contiguous().numpy())
     large = longest is not None and max(picture.size) > longest
     if large: picture.thumbnail((longest, longest), Image.Resampling.LANCZOS)
     buffer, kind = io.BytesIO(), "jpeg" if large else "png"
@@ -335,6 +344,16 @@ def hold_weakly(
     if len(ALIVE) % 4 == 0: gc.collect()
 
 # %% ../../nbs/8_widgets/81_base.ipynb #463a612c
+def check_arguments(
+    widget, # class of a widget
+    arguments # names that were given as its traits
+):
+    "`TypeError` for a name that is no trait, with the closest one that is."
+    known = [name for name in widget.class_trait_names() if not name.startswith("_")]
+    try: [check_name("argument", name, known) for name in arguments]
+    except ValueError as error: raise TypeError(f"{widget.__name__}: {error}") from None
+
+# %% ../../nbs/8_widgets/81_base.ipynb #1954ec2a
 class PixelWidget(anywidget.AnyWidget):
     "Base of the widgets. A subclass sets `script`, has synced traits, and draws `picture()`."
     script = None                                          # static/<script>.js and .css, or JavaScript itself
@@ -347,8 +366,7 @@ class PixelWidget(anywidget.AnyWidget):
         super().__init_subclass__(**keywords)
 
     def __init__(self, **traits):
-        try: [check_name("argument", word, self.trait_names()) for word in traits]
-        except ValueError as error: raise TypeError(f"{type(self).__name__}: {error}") from None
+        check_arguments(type(self), traits)
         super().__init__(**traits)
 
     @traitlets.observe("comm")
