@@ -16,7 +16,8 @@ from ..checks import check_name, check_range
 from ..compose import CopyPasteConfig, compose, draw_block, mask_at_stride, object_map, place_block
 from ..plots import new_figure, to_picture
 from ..views import TRIES, ViewConfig, random_view, resample_mask, size_pair
-from .base import PixelWidget, as_uint8_image, check_arguments, check_state_size, named_entries, picture_uri
+from .base import PixelWidget, as_uint8_image, check_arguments, check_state_size
+from .base import named_entries, picture_uri
 
 # %% ../../nbs/8_widgets/84_copy_paste.ipynb #c96e896a
 def block_mask(
@@ -307,9 +308,8 @@ def draw_pairs(
 
 # %% ../../nbs/8_widgets/84_copy_paste.ipynb #ba4f6938
 class CopyPasteStudio(StudioCode):
-    """Two views of one image, each pasted on another background, with every number of the block on a
-    slider; and the pairs
-    of cells that CP2's dense loss makes of them."""
+    """Two views of an image, pasted on two backgrounds, and the pairs of cells that CP2's dense loss
+    makes of them."""
     def __init__(self,
         foregrounds, # a data set, a dictionary name → image, a list or a batch of images
         backgrounds=None, # the same; None = the foregrounds
