@@ -22,7 +22,7 @@ from pixcl_nb.views import ViewConfig, random_view
 from pixcl_nb.widgets import CopyPasteStudio, CorrespondenceExplorer, SeparationExplorer
 from pixcl_nb.widgets.base import PixelWidget, dequantise, offline_page, picture_uri, quantise, uri_picture
 from pixcl_nb.widgets.copy_paste import block_mask
-from pixcl_nb.widgets.separation import mask_cells
+from pixcl_nb.widgets.separation import foreground_of, mask_cells
 
 
 def noise(*shape, seed=0): return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
