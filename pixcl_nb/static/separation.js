@@ -168,7 +168,7 @@ function render({ model, el }) {
     const bins = (values) => { const out = new Float64Array(BINS); for (const v of values) out[Math.min(BINS - 1, Math.max(0, Math.floor((v * layer.unit - from) / step)))] += 1 / values.length; return out; };
     return { from, to, same: bins(result.same), other: bins(result.other) };
   }
-  const EDGE = { left: 10, right: 10, top: 24, bottom: 34 };
+  const EDGE = { left: 10, right: 10, top: 32, bottom: 34 };
   function drawPlot(plot, layer, result, threshold) {
     const fitted = fitCanvas(plot);
     if (!fitted) return;
@@ -197,11 +197,11 @@ function render({ model, el }) {
       context.strokeStyle = colour, context.lineWidth = 1.5, context.stroke(path);
     }
     const t = Math.min(Math.max(X(threshold), EDGE.left), wide - EDGE.right);
-    context.fillStyle = text, context.fillRect(t - 1, EDGE.top - 4, 2, room + 8);
-    context.beginPath(), context.arc(t, EDGE.top - 4, 6, 0, 7), context.fill();
+    context.fillStyle = text, context.fillRect(t - 1, EDGE.top - 16, 2, room + 20);
+    context.beginPath(), context.arc(t, EDGE.top - 18, 6, 0, 7), context.fill();
     context.textAlign = t > wide - 70 ? "right" : "left";
     context.font = "600 11.5px system-ui, sans-serif";
-    context.fillText(threshold.toFixed(3), t + (t > wide - 70 ? -11 : 11), EDGE.top - 4 + 4);
+    context.fillText(threshold.toFixed(3), t + (t > wide - 70 ? -11 : 11), EDGE.top - 14);
   }
 
   function update() {
