@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from pixcl_nb.training import History, TrainConfig, TrainingStopped, pretrain
-from pixcl_nb.widgets.monitor import LogTail, PixelColours, RunReader, TrainingMonitor, control, follow_control, load_pictures, obey, save_pictures
+from pixcl_nb.widgets.monitor import LogTail, PixelColours, RunReader, TrainingMonitor, control, follow_control, load_pictures, save_pictures
 
 from browser import open_widget   # noqa: F401  a fixture
 
@@ -80,7 +80,7 @@ def test_only_new_rows_travel_and_together_they_are_the_table(monkeypatch):
     monitor = TrainingMonitor()
     sent = messages(monitor)
     for step in range(300):
-        monitor._last = 0                                              # no throttling: a message a step
+        monitor._last_sent = 0                                              # no throttling: a message a step
         monitor.on_step(step, {"step": step, "loss": float(step)}, None)
     parts = [(content, buffers) for content, buffers in sent if content["kind"] == "rows"]
     table, have = [], 0
@@ -102,17 +102,17 @@ def test_many_steps_a_second_make_few_messages():
 
 def test_a_page_that_missed_rows_gets_the_table():
     monitor = TrainingMonitor()
-    for step in range(5): monitor._last = 0; monitor.on_step(step, {"loss": 1. * step}, None)
+    for step in range(5): monitor._last_sent = 0; monitor.on_step(step, {"loss": 1. * step}, None)
     sent = messages(monitor)
-    monitor._hear(None, {"kind": "rows", "have": 5}, [])
+    monitor._on_message(None, {"kind": "rows", "have": 5}, [])
     assert not sent
-    monitor._hear(None, {"kind": "rows", "have": 2}, [])
+    monitor._on_message(None, {"kind": "rows", "have": 2}, [])
     assert sent[0][0]["kind"] == "state" and "rows" in sent[0][0]["keys"]
 
 
 def test_a_term_that_comes_later_gets_a_column_of_its_own():
     monitor = TrainingMonitor()
-    for step in range(4): monitor._last = 0; monitor.on_step(step, {"loss": 1., **({"dense": 2.} if step > 1 else {})}, None)
+    for step in range(4): monitor._last_sent = 0; monitor.on_step(step, {"loss": 1., **({"dense": 2.} if step > 1 else {})}, None)
     assert np.isnan(numbers(monitor, "dense")[:2]).all() and numbers(monitor, "dense")[2:].tolist() == [2., 2.]
 
 
@@ -137,7 +137,7 @@ def test_run_trains_in_a_thread_and_pause_holds_it():
     with pytest.raises(TimeoutError, match="step"): monitor.wait(.05)
     monitor.resume()
     while len(monitor.table) < held + 3: time.sleep(.01)
-    monitor._hear(None, {"kind": "command", "command": "stop"}, [])     # as the browser's button does
+    monitor._on_message(None, {"kind": "command", "command": "stop"}, [])     # as the browser's button does
     history = monitor.wait(30)
     assert history.stopped_early and monitor.status["state"] == "stopped" and held + 3 <= len(history) < 400
 
@@ -261,7 +261,8 @@ def test_commands_of_yesterday_do_not_stop_the_run_of_today(tmp_path):
 def test_errors_name_the_argument(tmp_path):
     with pytest.raises(ValueError, match="did you mean 'pause'"): control(tmp_path, "paus")
     with pytest.raises(ValueError, match="run_dir: there is no folder"): control(tmp_path / "no", "stop")
-    with pytest.raises(ValueError, match="run_dir: there is no folder"): TrainingMonitor(tmp_path / "no")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="run_dir: .* is a file"): TrainingMonitor(tmp_path / "file")
     with pytest.raises(TypeError, match="source"): TrainingMonitor(3)
     with pytest.raises(ValueError, match="images"): TrainingMonitor(images=IMAGES.float())
     with pytest.raises(ValueError, match="images"): TrainingMonitor(images=IMAGES.repeat(5, 1, 1, 1))

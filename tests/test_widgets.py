@@ -22,7 +22,7 @@ from pixcl_nb.views import ViewConfig, random_view
 from pixcl_nb.widgets import CopyPasteStudio, CorrespondenceExplorer, SeparationExplorer
 from pixcl_nb.widgets.base import PixelWidget, dequantise, offline_page, picture_uri, quantise, uri_picture
 from pixcl_nb.widgets.copy_paste import block_mask
-from pixcl_nb.widgets.separation import mask_cells
+from pixcl_nb.widgets.separation import foreground_of, mask_cells
 
 
 def noise(*shape, seed=0): return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
@@ -275,7 +275,7 @@ def test_a_block_that_a_config_refuses_is_said_to_be(studio):
 
 
 def test_the_studio_refuses_what_it_cannot_show():
-    for bad, words in (([], "empty"), ({"a": noise(3, 8, 8)}, "uint8"), (7, "expected")):
+    for bad, words in (([], "empty"), ({"a": 99 * noise(3, 8, 8)}, "uint8"), (7, "expected")):
         with pytest.raises((ValueError, TypeError), match=words): CopyPasteStudio(bad)
     with pytest.raises(ValueError, match="background"): CopyPasteStudio([picture(64, 64), picture(64, 64, 1)], size=64, query={"background": "nobody"})
     with pytest.raises(ValueError, match="same name"): CopyPasteStudio([picture(64, 64)], [picture(64, 64)], size=64)

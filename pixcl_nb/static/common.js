@@ -32,16 +32,18 @@ function pageIsDark() {
 
 /** Call f whenever the number of screen pixels in a CSS pixel changes: another screen, or the browser's zoom. Returns how to stop. */
 function onDensityChange(f) {
-  let query = null;
-  const changed = () => { arm(); f(); };
+  let query = null, known = null;
+  const changed = () => { if (window.devicePixelRatio !== known) { arm(); f(); } };
   const disarm = () => query?.removeEventListener("change", changed);
   function arm() {
     disarm();
-    query = window.matchMedia(`(resolution: ${window.devicePixelRatio}dppx)`);
+    known = window.devicePixelRatio;
+    query = window.matchMedia(`(resolution: ${known}dppx)`);
     query.addEventListener("change", changed);
   }
   arm();
-  return disarm;
+  window.addEventListener("resize", changed);                     // zoom changes the window's size in CSS pixels, too
+  return () => { disarm(); window.removeEventListener("resize", changed); };
 }
 
 /** Width and height inside an element's padding, in its own CSS pixels. */
@@ -389,7 +391,7 @@ function pressAndDrag(element, { start, move = () => {}, end = () => {} }, signa
     if (event.pointerType === "touch" && Math.abs(event.clientX - pressed.clientX) > FAR && begin(pressed)) move(event);
   });
   listen("pointerup", (event) => {
-    if (pressed && (held || (event.pointerType === "touch" && begin(event)))) end(event);
+    if (pressed && (held || (event.pointerType === "touch" && begin(pressed)))) end(event);
     pressed = null, held = false;
   });
   listen("pointercancel", (event) => { if (held) end(event); pressed = null, held = false; });

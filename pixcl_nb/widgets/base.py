@@ -39,7 +39,8 @@ def check_state_size(
     total = sum(sizes.values())
     if total > STATE_LIMIT:
         largest = max(sizes, key=sizes.get)
-        raise ValueError(f"{largest}: the widget would send {total/2**30:.1f} GB to the browser, which holds at most 4; "
+        raise ValueError(f"{largest}: the widget would send {total/2**30:.1f} GB to the browser, which "
+                         f"holds at most 4; "
                          "pool the maps (F.avg_pool2d), reduce channels (PCA), or show fewer of them")
     return total
 
@@ -78,12 +79,14 @@ def channels_first(
     "The picture as a tensor with its channels first. `ValueError` for a shape that is no picture's."
     array = torch.as_tensor(np.array(array)) if not torch.is_tensor(array) else array.detach().cpu()
     if array.dim() == 4 and len(array) == 1: array = array[0]
-    if array.dim() == 4: raise ValueError(f"{name}: expected one image, got a batch of {len(array)}; pass {name}[0]")
+    if array.dim() == 4:
+        raise ValueError(f"{name}: expected one image, got a batch of {len(array)}; pass {name}[0]")
     if array.dim() == 2: array = array[None]
     shape = tuple(array.shape)
     first, end = (array.dim() == 3 and shape[i] in (1, 3, 4) for i in (0, -1))
     if not (first or end) or 0 in shape:
-        raise ValueError(f"{name}: expected one image (3, H, W), (H, W, 3), grey (H, W) or with a fourth channel "
+        raise ValueError(f"{name}: expected one image (3, H, W), (H, W, 3), grey (H, W) or with a fourth "
+                         f"channel "
                          f"for transparency, got shape {shape}")
     return array.movedim(-1, 0) if end and (last or not first) else array
 
@@ -107,8 +110,10 @@ def as_image(
     "One picture as the library knows it. `ValueError` or `TypeError` names what cannot be read as one."
     if isinstance(value, Image.Image):
         if value.mode.startswith(("I", "F")):
-            raise ValueError(f"{name}: a PIL image of mode {value.mode!r} has no range of its own; scale it to 0…255 first")
-        value = np.array(value.convert("RGBA" if "A" in value.mode or "transparency" in value.info else "RGB"))
+            raise ValueError(f"{name}: a PIL image of mode {value.mode!r} has no range of its own; scale it "
+                             f"to 0…255 first")
+        value = np.array(value.convert("RGBA" if "A" in value.mode or "transparency" in value.info
+                                       else "RGB"))
     elif not (torch.is_tensor(value) or isinstance(value, (np.ndarray, list, tuple))):
         raise TypeError(f"{name}: expected a PIL image, an array or a tensor, got {type(value).__name__}")
     array = channels_first(name, value, last=not torch.is_tensor(value))
@@ -122,6 +127,16 @@ def as_image(
                          f"pass {name}.round().to(torch.uint8) if they are 0…255, or divide by 255")
     return opaque(array)
 
+# %% ../../nbs/8_widgets/81_base.ipynb #7591eada
+def as_uint8_image(
+    name:str, # the argument's name, for messages
+    value # whatever `as_image` takes
+): # uint8 (3, H, W) tensor
+    "One picture as whole numbers 0…255."
+    image = as_image(name, value)
+    if image.dtype == torch.uint8: return image
+    return torch.from_numpy((to_picture(image, name)[0] * 255).round()).to(torch.uint8).permute(2, 0, 1)
+
 # %% ../../nbs/8_widgets/81_base.ipynb #fd573df1
 def picture_uri(
     name:str, # the argument's name, for messages
@@ -129,8 +144,7 @@ def picture_uri(
     longest:int=1280 # pixels of the longer side that travel at most; None = all
 )->str:
     "An image as a PNG inside a data: address; a scaled-down one as a JPEG."
-    picture = to_picture(as_image(name, image), name)[0]
-    picture = Image.fromarray((picture * 255).round().astype(np.uint8))
+    picture = Image.fromarray(as_uint8_image(name, image).permute(1, 2, 0).contiguous().numpy())
     large = longest is not None and max(picture.size) > longest
     if large: picture.thumbnail((longest, longest), Image.Resampling.LANCZOS)
     buffer, kind = io.BytesIO(), "jpeg" if large else "png"
@@ -156,7 +170,8 @@ def as_mask(
                              "give one number a pixel (mode L or P)")
         value = np.array(value)
     if isinstance(value, (list, tuple)): value = np.array(value)
-    if isinstance(value, np.ndarray): value = torch.from_numpy(value.astype(np.int64) if value.dtype.kind == "u" else value)
+    if isinstance(value, np.ndarray):
+        value = torch.from_numpy(value.astype(np.int64) if value.dtype.kind == "u" else value)
     if torch.is_tensor(value) and value.dim() == 3 and len(value) == 1: value = value[0]
     return check_tensor(name, value, "H W", remedy="one mask for one image")
 
@@ -170,15 +185,20 @@ def as_palette(
     if torch.is_tensor(palette): palette = palette.detach().cpu().numpy()
     colours = list(palette)
     rows = [np.asarray(colour) for colour in colours if not isinstance(colour, str)]
-    if any(row.shape != (3,) for row in rows): raise ValueError(f"{name}: each colour has three numbers, or is a name or a hex code")
+    if any(row.shape != (3,) for row in rows):
+        raise ValueError(f"{name}: each colour has three numbers, or is a name or a hex code")
     real = any(row.dtype.kind == "f" for row in rows)
     high, low = max((row.max() for row in rows), default=0), min((row.min() for row in rows), default=0)
     if low < 0 or high > (1 if real else 255):
-        raise ValueError(f"{name}: numbers from {low:g} to {high:g}; floats must lie in 0…1, whole numbers in 0…255")
+        raise ValueError(f"{name}: numbers from {low:g} to {high:g}; floats must lie in 0…1, whole numbers "
+                         f"in 0…255")
     if not real and high == 1 and not any(row.dtype == np.uint8 for row in rows):
-        raise ValueError(f"{name}: holds only 0 and 1; write 1.0 for the range 0…1, or 255 for the range 0…255")
+        raise ValueError(f"{name}: holds only 0 and 1; write 1.0 for the range 0…1, or 255 for the range "
+                         f"0…255")
     scale = 1 if real else 255
-    try: return [to_hex(colour if isinstance(colour, str) else np.asarray(colour) / scale) for colour in colours]
+    try:
+        return [to_hex(colour if isinstance(colour, str) else np.asarray(colour) / scale)
+                for colour in colours]
     except ValueError as error: raise ValueError(f"{name}: {error}") from None
 
 # %% ../../nbs/8_widgets/81_base.ipynb #dd680218
@@ -190,7 +210,9 @@ def named_entries(
     texts = [str(key) for key in entries]
     if not texts: raise ValueError(f"{name}: an empty dictionary; give at least one entry")
     twice = next((text for text in texts if texts.count(text) > 1), None)
-    if twice is not None: raise ValueError(f"{name}: two keys are called {twice!r}; names choose what is shown, so make them different")
+    if twice is not None:
+        raise ValueError(f"{name}: two keys are called {twice!r}; names choose what is shown, so make them "
+                         f"different")
     return dict(zip(texts, entries.values()))
 
 # %% ../../nbs/8_widgets/81_base.ipynb #0915ba40
@@ -200,7 +222,8 @@ def as_class_names(
     count:int # how many classes there are at least
 )->list: # of text, `count` or more
     "A name for each class; \"class 7\" where none was given. `ValueError` for an id that is no whole number."
-    if isinstance(names, str): raise ValueError(f"{name}: expected a list or a dictionary of names, got the text {names!r}")
+    if isinstance(names, str):
+        raise ValueError(f"{name}: expected a list or a dictionary of names, got the text {names!r}")
     if not isinstance(names, dict): names = dict(enumerate([] if names is None else names))
     try: given = {int(key): str(text) for key, text in named_entries(name, names).items()} if names else {}
     except ValueError as error: raise ValueError(f"{name}: {error}") from None
@@ -213,8 +236,8 @@ def check_fit(
     size, # (height, width) of its image
     image_name:str="the image" # for the message
 ):
-    """`ValueError` unless a map can belong to an image: no more cells than pixels, and cells that are square within one
-    cell at the border."""
+    """`ValueError` unless a map can belong to an image: no more cells than pixels, and cells that are
+    square within one cell at the border."""
     (rows, columns), (height, width) = grid, size
     down, across = height / rows, width / columns
     smallest = max(height / (rows + 1), width / (columns + 1))
@@ -235,7 +258,7 @@ def read_static(
 
 # %% ../../nbs/8_widgets/81_base.ipynb #83654184
 def front_end(
-    script:str # name of a pair static/<name>.js, static/<name>.css; or JavaScript itself (anything with a line break)
+    script:str # name of a pair static/<name>.js, static/<name>.css; or JavaScript itself (several lines)
 ): # the ES module, its style sheet
     """common.js and the widget's script as one module, common.css and the widget's style as one sheet.
     `ValueError` for an unknown name."""
@@ -257,11 +280,15 @@ def state_for_json(
 
 # %% ../../nbs/8_widgets/81_base.ipynb #cb0dabec
 PAGE_HEAD = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<html lang="en"><head><meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title>
 <style>{style}
-html.dark {{ background: #14171b; }} body {{ margin: 0; padding: min(16px, 2vw); }} main {{ max-width: 1600px; margin: 0 auto; }}
-h1 {{ margin: 0 0 12px; font: 600 18px/1.3 system-ui, sans-serif; color: #1b1f24; }} html.dark h1 {{ color: #e8ebef; }}
+html.dark {{ background: #14171b; }}
+body {{ margin: 0; padding: min(16px, 2vw); }}
+main {{ max-width: 1600px; margin: 0 auto; }}
+h1 {{ margin: 0 0 12px; font: 600 18px/1.3 system-ui, sans-serif; color: #1b1f24; }}
+html.dark h1 {{ color: #e8ebef; }}
 @media print {{ body {{ padding: 0; }} }}</style></head>
 <body><main><h1>{title}</h1><div id="widget"></div>
 <noscript>This page needs JavaScript. It loads nothing from the network.</noscript></main>
@@ -275,7 +302,8 @@ const model = standInModel(unpackState(JSON.parse(document.getElementById("state
 const el = document.getElementById("widget");
 const isDark = () => el.querySelector(".pxw")?.dataset.theme === "dark";
 const paint = () => document.documentElement.classList.toggle("dark", isDark());
-new MutationObserver(paint).observe(el, {{ subtree: true, childList: true, attributes: true, attributeFilter: ["data-theme"] }});
+const changes = {{ subtree: true, childList: true, attributes: true, attributeFilter: ["data-theme"] }};
+new MutationObserver(paint).observe(el, changes);
 window.pixcl = {{ model, render: widget.render, started: performance.now() }};
 if (widget.initialize) await widget.initialize({{ model }});
 await widget.render({{ model, el }});
@@ -292,7 +320,8 @@ def offline_page(
 )->str:
     "One HTML file that holds everything."
     script, count = re.subn(r"^export default", "const widget =", script, flags=re.M)
-    if count != 1: raise ValueError(f"script: expected one line that begins with `export default`, found {count}")
+    if count != 1:
+        raise ValueError(f"script: expected one line that begins with `export default`, found {count}")
     safe = lambda text: text.replace("</script", "<\\/script").replace("<!--", "<\\!--")
     data = json.dumps(state_for_json(state), allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
     head = PAGE_HEAD.format(title=html.escape(title), style=style.replace("</style", "<\\/style"))
@@ -311,12 +340,23 @@ def hold_weakly(
     ipywidgets_registry._instances[widget.model_id] = weakref.proxy(widget)
     widget.comm.on_msg(heard)
     ALIVE.add(widget)
-    if len(ALIVE) % 4 == 0: gc.collect()          # a widget's parts refer to each other, so counting references does not free it
+    # a widget's parts refer to each other, so counting references does not free it
+    if len(ALIVE) % 4 == 0: gc.collect()
 
 # %% ../../nbs/8_widgets/81_base.ipynb #463a612c
+def check_arguments(
+    widget, # class of a widget
+    arguments # names that were given as its traits
+):
+    "`TypeError` for a name that is no trait, with the closest one that is."
+    known = [name for name in widget.class_trait_names() if not name.startswith("_")]
+    try: [check_name("argument", name, known) for name in arguments]
+    except ValueError as error: raise TypeError(f"{widget.__name__}: {error}") from None
+
+# %% ../../nbs/8_widgets/81_base.ipynb #1954ec2a
 class PixelWidget(anywidget.AnyWidget):
     "Base of the widgets. A subclass sets `script`, has synced traits, and draws `picture()`."
-    script = None                                                            # static/<script>.js and .css, or JavaScript itself
+    script = None                                          # static/<script>.js and .css, or JavaScript itself
     title = "pixcl_nb"                                                       # of an exported page
     theme = traitlets.Enum(["auto", "light", "dark"], "auto").tag(sync=True) # auto: as the page around it
     label = traitlets.Unicode("").tag(sync=True)                             # a heading inside the widget
@@ -326,8 +366,7 @@ class PixelWidget(anywidget.AnyWidget):
         super().__init_subclass__(**keywords)
 
     def __init__(self, **traits):
-        try: [check_name("argument", word, self.trait_names()) for word in traits]
-        except ValueError as error: raise TypeError(f"{type(self).__name__}: {error}") from None
+        check_arguments(type(self), traits)
         super().__init__(**traits)
 
     @traitlets.observe("comm")
@@ -335,22 +374,27 @@ class PixelWidget(anywidget.AnyWidget):
         super()._comm_changed(change)
         if change["new"] is not None: hold_weakly(self)
 
-    def picture(self): "The static figure (matplotlib)."; raise NotImplementedError(f"{type(self).__name__}.picture")
+    def picture(self):
+        "The static figure (matplotlib)."
+        raise NotImplementedError(f"{type(self).__name__}.picture")
 
     def __repr__(self): return f"{type(self).__name__}()"
 
 # %% ../../nbs/8_widgets/81_base.ipynb #590b1fbb
 def front_state(self)->dict:
     "What the front end needs: every synced trait of ours, nothing of Jupyter's."
-    ours = {name for name in self.traits(sync=True) if not name.startswith("_")} - {"layout", "tabbable", "tooltip"}
+    ours = {name for name in self.traits(sync=True)
+            if not name.startswith("_")} - {"layout", "tabbable", "tooltip"}
     return {name: value for name, value in self.get_state().items() if name in ours}
 
 def export_html(self,
     path, # file to write
     title:str=None # of the page; None = the widget's own
 ):
-    "One offline HTML file, alive without a kernel or a network: the widget as it stands now. Returns the `Path`."
-    return atomic_write(path, offline_page(self._esm, self._css, self.front_state(), title or self.label or self.title))
+    """One offline HTML file, alive without a kernel or a network: the widget as it stands now. Returns
+    the `Path`."""
+    return atomic_write(path, offline_page(self._esm, self._css, self.front_state(),
+                                           title or self.label or self.title))
 
 PixelWidget.front_state, PixelWidget.export_html = front_state, export_html
 
@@ -360,7 +404,8 @@ SHOWN = {}              # id of a cell → the widgets its last run displayed
 def running_cell():
     "The notebook's id of the cell that runs; None where nothing says so."
     kernel = getattr(get_ipython(), "kernel", None)
-    return ((kernel.get_parent("shell") or {}).get("metadata") or {}).get("cellId") if kernel is not None else None
+    message = kernel.get_parent("shell") if kernel is not None else None
+    return ((message or {}).get("metadata") or {}).get("cellId")
 
 def forget_results(
     shell, # IPython's
@@ -376,14 +421,14 @@ def forget_results(
         if shown(getattr(shell.displayhook, word, None)): setattr(shell.displayhook, word, "")
 
 # %% ../../nbs/8_widgets/81_base.ipynb #9b689790
-def before_cell(_=None): # IPython passes what is run
+def before_cell(info=None):
     "Let go of what this cell displayed when it ran before."
     widgets = SHOWN.pop(running_cell(), []) if running_cell() is not None else []
     if widgets:
         forget_results(get_ipython(), widgets)
         get_ipython().events.register("post_run_cell", after_cell)
 
-def after_cell(_=None):
+def after_cell(result=None):
     "Collect what the cell has replaced by now."
     get_ipython().events.unregister("post_run_cell", after_cell)
     gc.collect()
@@ -394,7 +439,8 @@ def keep_while_shown(
     "Keep a widget until the cell that displays it runs again."
     shell = get_ipython()
     if getattr(shell, "kernel", None) is None: return
-    if before_cell not in shell.events.callbacks["pre_run_cell"]: shell.events.register("pre_run_cell", before_cell)
+    if before_cell not in shell.events.callbacks["pre_run_cell"]:
+        shell.events.register("pre_run_cell", before_cell)
     SHOWN.setdefault(running_cell(), []).append(widget)
 
 # %% ../../nbs/8_widgets/81_base.ipynb #055f92b6
