@@ -238,17 +238,34 @@ def test_marks_and_pointer_agree_in_a_scaled_page(open_widget, style):
     assert page.overflow() >= 0 and .3 < found["left"] < 1
 
 
-def test_a_finger_scrolls_past_the_picture(open_widget):
-    page = open_widget(make_explorer(), touch=True, width=390, height=500)
-    assert "pan-y" in page.js("() => getComputedStyle(document.querySelector('[data-view=query]')).touchAction")
-    page.js("() => document.querySelector('[data-view=query]').scrollIntoView({ block: 'center' })")
-    box, cdp = page.page.locator("[data-view=query]").bounding_box(), page.context.new_cdp_session(page.page)
-    x, y, before = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2, page.js("() => scrollY")
-    touch = lambda kind, points: cdp.send("Input.dispatchTouchEvent", dict(type=kind, touchPoints=points))
-    touch("touchStart", [dict(x=x, y=y)])
-    for i in range(1, 13):
-        touch("touchMove", [dict(x=x, y=y - 12 * i)])
-        page.page.wait_for_timeout(12)
-    touch("touchEnd", [])
-    page.page.wait_for_timeout(300)
-    assert abs(page.js("() => scrollY") - before) > 40
+@pytest.mark.parametrize("box", ["[data-view=query]", "[data-view=key]"])
+def test_a_finger_scrolls_past_the_pictures(open_widget, box):
+    page = open_widget(make_explorer(), phone=True, width=390, height=400)
+    page.js("() => document.querySelector('.pxw').style.marginBottom = '500px'")
+    before = page.state("pixel")
+    page.js("selector => document.querySelector(selector).scrollIntoView({ block: 'center' })", box)
+    scrolled = page.js("() => scrollY")
+    page.swipe(box, dy=-120)
+    assert page.js("() => scrollY") > scrolled + 40
+    page.swipe("[data-view=query]", dx=60)                                          # sideways: the pixel follows the finger
+    assert page.state("pixel") != before
+
+
+def test_paper_has_the_pictures_and_no_controls(open_widget):
+    page = open_widget(make_explorer(other="noise"), scheme="dark")
+    page.page.emulate_media(media="print")
+    page.settle(6)
+    assert page.js("() => document.querySelector('.pxw').dataset.theme") == "light" and not page.page.locator(".pxw-controls").first.is_visible()
+    marks, stage = (page.js("s => { const b = document.querySelector(s).getBoundingClientRect(); return [b.width, b.height]; }", selector) for selector in (".marks", ".stage"))
+    assert marks == pytest.approx(stage, abs=2)
+
+
+def test_two_widgets_on_a_page_do_not_answer_for_each_other(open_widget):
+    page = open_widget(make_explorer(name="one"))
+    page.js("""async () => { const { model } = window.pixcl, el = document.createElement('div'); document.body.append(el);
+        const second = { ...model, state: { ...model.state, name: 'two' } };
+        const heard = {}; second.get = (k) => second.state[k]; second.set = (k, v) => { second.state[k] = v; (heard['change:' + k] || []).forEach((f) => f()); };
+        second.on = (n, f) => (heard[n] = heard[n] || []).push(f); second.off = () => {}; window.second = second; await window.pixcl.render({ model: second, el }); }""")
+    page.js("() => { const l = document.createElement('a'); l.href = '#pixcl:two?pixel=9,9'; document.body.append(l); l.click(); }")
+    page.until("window.second.get('pixel')[0] === 9")
+    assert page.state("pixel") != [9, 9]
