@@ -110,7 +110,7 @@ function render({ model, el }) {
   const layers = model.get("layers").map((layer) => ({ name: layer.name, a: openMap(layer.a), b: openMap(layer.b) }));
   const truth = model.get("truth"), points = truth && truth.points ? float32Of(truth.points) : null, grid = truth && truth.grid ? float32Of(truth.grid) : null;
   const send = outbox(model), HEAT = packed(CIVIDIS);
-  const now = { pixel: model.get("pixel").slice(), pinned: false, answers: [], near: [], truth: null, mutual: null };
+  const now = { pixel: model.get("pixel").slice(), pinned: false, answers: [], near: [], neighbours: [], truth: null, mutual: null };
   const named = (name) => layers.find((layer) => layer.name === name) || layers[0];
   const sides = () => (model.get("swapped") ? ["b", "a"] : ["a", "b"]);
   const sizeOf = (side) => model.get(`size_${side}`);                                   // [height, width]
@@ -249,7 +249,7 @@ function render({ model, el }) {
   /** Tell Python what is shown. */
   function report() {
     const [first] = now.answers, [, to] = sides(), [height, width] = sizeOf(to), place = ([x, y]) => [x * width, y * height];
-    send({ pixel: now.pixel.slice(), match: place(first.match), similarity: first.similarity, mutual: first.mutual, error: first.error, top: first.top.map(([x, y, s]) => [...place([x, y]), s]) });
+    send({ pixel: now.pixel.slice(), match: place(first.match), similarity: first.similarity, mutual: first.mutual, error: first.error, top: first.top.map(([x, y, s]) => [...place([x, y]), s]), neighbours: now.neighbours });
   }
   const quick = perFrame((spoken) => { if (spoken) neighbours(); else if (!now.pinned) forget(); update(); report(); if (spoken) box.say(`Pixel ${now.pixel.join(", ")}: ${keys[0].text.textContent}`); });
 
@@ -266,9 +266,9 @@ function render({ model, el }) {
     const place = ({ side, map, cell: i }) => { const [x, y] = centreOf(map, i), [h0, w0] = sizeOf(side); return [x * w0, y * h0]; };
     strip.set(`nearest cells in both images (${layer.name})`, now.near.map((item) => ({ text: `${item.side.toUpperCase()} ${item.cosine.toFixed(2)}`, title: `${item.side.toUpperCase()}, pixel ${place(item).map(Math.floor).join(", ")}: cosine ${item.cosine.toFixed(2)}; point at it`,
       paint: (context, size) => paintPatch(context, size, item), onclick: () => { const [x, y] = place(item); put({ swapped: item.side === "b" }); now.pixel = [Math.floor(x), Math.floor(y)]; now.pinned = true; now.pinnedAt = now.pixel.slice(); quick(true); } })));
-    send({ neighbours: now.near.map((item) => [item.side, ...place(item), item.cosine]) });
+    now.neighbours = now.near.map((item) => [item.side, ...place(item), item.cosine]);
   }
-  function forget() { if (now.near.length) { now.near = []; strip.set("", []); send({ neighbours: [] }); } }
+  function forget() { if (now.near.length) { now.near = []; now.neighbours = []; strip.set("", []); } }
   function ownPixel() { if (model.get("preset")) { model.set("preset", ""); model.save_changes(); } }     // the preset's sentence is about another pixel
   function paintPatch(context, size, { side, map, cell }) {                              // three cells of the picture, enlarged
     const photo = (side === sides()[0] ? query : keys[0]).photo, [x, y] = centreOf(map, cell), across = 3 * map.across * photo.naturalWidth, down = 3 * map.down * photo.naturalHeight, span = Math.max(across, down);
