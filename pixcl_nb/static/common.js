@@ -212,18 +212,14 @@ function contour(values, rows, columns, level, out = []) {
     const i = r * columns + c, a = values[i], b = values[i + 1], d = values[i + columns], e = values[i + columns + 1];
     const kind = (a >= level ? 1 : 0) | (b >= level ? 2 : 0) | (e >= level ? 4 : 0) | (d >= level ? 8 : 0);
     if (kind === 0 || kind === 15) continue;
-    const x = c + 0.5, y = r + 0.5;
-    const top = () => [x + (level - a) / (b - a), y], right = () => [x + 1, y + (level - b) / (e - b)];
-    const low = () => [x + (level - d) / (e - d), y + 1], left = () => [x, y + (level - a) / (d - a)];
-    const line = (p, q) => out.push(p[0], p[1], q[0], q[1]);
-    if (kind === 1 || kind === 14) line(left(), top());
-    else if (kind === 2 || kind === 13) line(top(), right());
-    else if (kind === 4 || kind === 11) line(right(), low());
-    else if (kind === 8 || kind === 7) line(low(), left());
-    else if (kind === 3 || kind === 12) line(left(), right());
-    else if (kind === 6 || kind === 9) line(top(), low());
-    else if (kind === 5) { line(left(), top()); line(right(), low()); }
-    else { line(top(), right()); line(low(), left()); }
+    // where the level crosses the square's four sides
+    const x = c + 0.5, y = r + 0.5, top = x + (level - a) / (b - a), right = y + (level - b) / (e - b), low = x + (level - d) / (e - d), left = y + (level - a) / (d - a);
+    if (kind === 1 || kind === 14 || kind === 5) out.push(x, left, top, y);
+    if (kind === 2 || kind === 13 || kind === 10) out.push(top, y, x + 1, right);
+    if (kind === 4 || kind === 11 || kind === 5) out.push(x + 1, right, low, y + 1);
+    if (kind === 8 || kind === 7 || kind === 10) out.push(low, y + 1, x, left);
+    if (kind === 3 || kind === 12) out.push(x, left, x + 1, right);
+    if (kind === 6 || kind === 9) out.push(top, y, low, y + 1);
   }
   return out;
 }

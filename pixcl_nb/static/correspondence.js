@@ -95,12 +95,14 @@ function makeLift(map, photo, [height, width]) {
   return { rows: high, columns: wide, factor, weights, sources, out: new Float32Array(high * wide) };
 }
 
-/** The fine map of one answer. */
-function lifted({ weights, sources, out }, scores) {
-  for (let p = 0, j = 0; p < out.length; p++) {
-    let sum = 0;
-    for (const end = j + 9; j < end; j++) sum += weights[j] * scores[sources[j]];
-    out[p] = sum;
+/** The fine map of one answer. All pixels of a cell have the same nine sources, so these are read once for them. */
+function lifted({ weights, sources, out, columns, factor }, scores) {
+  const rows = out.length / columns;
+  for (let r = 0; r < rows; r += factor) for (let c = 0; c < columns; c += factor) {
+    const q = 9 * (r * columns + c), s0 = scores[sources[q]], s1 = scores[sources[q + 1]], s2 = scores[sources[q + 2]], s3 = scores[sources[q + 3]], s4 = scores[sources[q + 4]],
+      s5 = scores[sources[q + 5]], s6 = scores[sources[q + 6]], s7 = scores[sources[q + 7]], s8 = scores[sources[q + 8]];
+    for (let y = r; y < r + factor; y++) for (let p = y * columns + c, end = p + factor, j = 9 * p; p < end; p++, j += 9)
+      out[p] = weights[j] * s0 + weights[j + 1] * s1 + weights[j + 2] * s2 + weights[j + 3] * s3 + weights[j + 4] * s4 + weights[j + 5] * s5 + weights[j + 6] * s6 + weights[j + 7] * s7 + weights[j + 8] * s8;
   }
   return out;
 }
