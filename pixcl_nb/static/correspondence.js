@@ -28,6 +28,8 @@ function peaks(values, rows, columns, k) {
   return found;
 }
 
+const RAGGED = 4 * 1500;     // a contour of more pieces than this (noise, not a shape) is drawn thin, so that pointing stays smooth
+
 /** Line segments along the borders of the cells at or above a level, in cells. */
 function borders(values, rows, columns, level, out = []) {
   out.length = 0;
@@ -52,7 +54,7 @@ function vectorOf(map, cell) { for (let k = 0, p = cell * map.channels; k < map.
 /** The n-th largest of whole numbers between low and high: a histogram finds its bin, sorting the bin's few values finds it. */
 function ranked(values, n, low, high, bins = 1024) {
   if (!(high > low) || n >= values.length) return low;
-  const counts = new Int32Array(bins), factor = (bins - 0.001) / (high - low), binOf = (v) => Math.floor((v - low) * factor);
+  const counts = new Int32Array(bins), factor = (bins - 0.001) / (high - low), binOf = (v) => ((v - low) * factor) | 0;
   for (let i = 0; i < values.length; i++) counts[binOf(values[i])]++;
   let bin = bins - 1, above = 0;
   while (above + counts[bin] < n) above += counts[bin--];
@@ -309,9 +311,10 @@ function render({ model, el }) {
     now.answers.forEach((answer, i) => {
       const b = now.boxes[i + 1], [kx, ky] = answer.edgeScale;
       clipped(b, () => {
+        const { edge } = answer, wide = b.wide * kx, high = b.high * ky;
         context.beginPath();
-        for (let j = 0; j < answer.edge.length; j += 4) { context.moveTo(...place(b, [answer.edge[j] * kx, answer.edge[j + 1] * ky])); context.lineTo(...place(b, [answer.edge[j + 2] * kx, answer.edge[j + 3] * ky])); }
-        for (const [colour, line] of [["rgba(0,0,0,.6)", 2.6], ["#fff", 1.1]]) { context.lineWidth = line; context.strokeStyle = colour; context.stroke(); }
+        for (let j = 0; j < edge.length; j += 4) { context.moveTo(b.left + edge[j] * wide, b.top + edge[j + 1] * high); context.lineTo(b.left + edge[j + 2] * wide, b.top + edge[j + 3] * high); }
+        for (const [colour, line] of edge.length < RAGGED ? [["rgba(0,0,0,.6)", 2.6], ["#fff", 1.1]] : [["#fff", 1]]) { context.lineWidth = line; context.strokeStyle = colour; context.stroke(); }
       });
       answer.top.slice().reverse().forEach(([x, y], j) => {
         const best = j === answer.top.length - 1, end = place(b, [x, y]);
