@@ -1,13 +1,18 @@
 """CorrespondenceExplorer's veil, upsampling, neighbours, presets and links: what the browser draws is what Python computes."""
 import gc
+import json
+import os
+import subprocess
+import sys
 import weakref
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from browser import open_widget  # noqa: F401  (a fixture)
+from browser import find_chromium, no_browser, open_widget  # noqa: F401  (a fixture)
 from pixcl_nb.data import load_pairs, stereo_pair
 from pixcl_nb.encoders import create_encoder, sample_encoder
 from pixcl_nb.widgets import CorrespondenceExplorer
@@ -269,3 +274,35 @@ def test_two_widgets_on_a_page_do_not_answer_for_each_other(open_widget):
     page.js("() => { const l = document.createElement('a'); l.href = '#pixcl:two?pixel=9,9'; document.body.append(l); l.click(); }")
     page.until("window.second.get('pixel')[0] === 9")
     assert page.state("pixel") != [9, 9]
+
+
+# ---------------------------------------------------------------- in JupyterLab
+NOTEBOOK = ["""import sys; sys.path.insert(0, {tests!r})
+import ipywidgets
+from test_correspondence import make_explorer
+from test_embedding import FEATURES, explorer
+pair = make_explorer(name="pair", other="noise")
+cloud = explorer(features={{0: FEATURES, 5: FEATURES.flip(1)}}, name="cloud")
+heard = ipywidgets.Label()
+def tell(change): heard.value = f"pixel={{pair.pixel}} step={{cloud.step}} asked={{cloud.asked}} near={{[i for i, _ in cloud.neighbours] == [i for i, _ in cloud.neighbours_of(cloud.asked)]}}"
+pair.observe(tell, ["pixel"]), cloud.observe(tell, ["step", "asked", "neighbours"])""",
+            "display(pair, heard)", "cloud",
+            "from IPython.display import Markdown; Markdown(f'Look at {{pair.link(\"the corner\", pixel=(5, 7))}}, then at {{cloud.link(\"the beginning\", step=0)}} and {{cloud.link(\"this point\", asked=9)}}.')"]
+ACTIONS = [{"do": "click", "cell": 3, "selector": "a:has-text('the corner')", "at": [3, 3]}, {"do": "expect", "cell": 1, "text": "pixel=[5, 7]", "timeout": 30},
+           {"do": "click", "cell": 3, "selector": "a:has-text('the beginning')", "at": [3, 3]}, {"do": "expect", "cell": 1, "text": "step=0", "timeout": 30},
+           {"do": "click", "cell": 3, "selector": "a:has-text('this point')", "at": [3, 3]}, {"do": "expect", "cell": 1, "text": "asked=9 near=True", "timeout": 30}]
+
+
+def test_in_jupyterlab_links_of_the_text_move_the_widgets_and_python_hears(tmp_path):
+    if find_chromium() is None: no_browser("no Chromium was found")
+    import nbformat
+    here = Path(__file__).parent
+    cells = [nbformat.v4.new_code_cell(text.format(tests=str(here))) for text in NOTEBOOK]
+    path = tmp_path / "links.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}), path)
+    (tmp_path / "actions.json").write_text(json.dumps(ACTIONS))
+    done = subprocess.run([sys.executable, here / "tools" / "browser_check.py", path, "--out", tmp_path / "shots", "--actions", tmp_path / "actions.json", "--timeout", "180"],
+                          capture_output=True, text=True, env={**os.environ, "CHROMIUM": find_chromium(), "OMP_NUM_THREADS": "1"}, timeout=560)
+    assert done.stdout, done.stderr[-3000:]
+    report = json.loads(done.stdout)
+    assert done.returncode == 0 and report["ok"], report["problems"]

@@ -207,7 +207,7 @@ def test_wrong_assignments_are_refused():
     for trait, value in (("cut", 2), ("nearest", -1), ("votes", 0), ("step", 5)):
         with pytest.raises(ValueError, match=trait): setattr(widget, trait, value)
     with pytest.raises(TypeError, match="did you mean 'density'"): explorer(densety=True)
-    with pytest.raises(ValueError, match="is empty"): widget.spread_selection()
+    with pytest.raises(ValueError, match="is empty"): widget.propagate_selection()
 
 
 def test_static_picture_shows_points_and_lit_cells():
@@ -287,12 +287,12 @@ def test_components_have_one_basis_for_all_images_and_signs():
 def test_a_region_is_found_where_features_say_so():
     widget = explorer()
     widget.selected = [i for i in range(widget.count) if widget.chosen[i] // 96 == 1 and widget.chosen[i] % 12 < 4]
-    maps, rows = widget.spread_selection()
+    maps, rows = widget.propagate_selection()
     assert not maps[1].any() and [row["image"] for row in rows] == [0, 2, 3] and all(row["iou"] > .95 for row in rows)
     assert (maps[0][:, :4]).float().mean() > .95 and not maps[0][:, 4:].any()
     plain = EmbeddingExplorer(IMAGES, FEATURES, layout="pca")
     plain.selected = [0]
-    assert "iou" not in plain.spread_selection()[1][0]
+    assert "iou" not in plain.propagate_selection()[1][0]
 
 
 def test_clusters_are_named_by_their_class_or_shown_by_a_patch():
@@ -511,15 +511,15 @@ def test_a_region_is_found_elsewhere_as_in_python(open_widget):
     page.field("Find elsewhere").check()
     region = [i for i in range(widget.count) if widget.chosen[i] // 96 == 2 and widget.chosen[i] % 12 < 4]
     page.js("(l) => window.pixcl.model.set('selection', new DataView(Int32Array.from(l).buffer))", region)
-    page.until("pixcl.model.get('spread_found').length === 3")
+    page.until("pixcl.model.get('propagated').length === 3")
     widget.selected = region
-    maps, rows = widget.spread_selection()
-    assert page.state("spread_found") == [{key: pytest.approx(value) for key, value in row.items()} for row in rows]
+    maps, rows = widget.propagate_selection()
+    assert page.state("propagated") == [{key: pytest.approx(value) for key, value in row.items()} for row in rows]
     assert (np.array(page.hook("[...w.found]")) == maps.flatten().numpy()[widget.chosen]).all()
     total = {key: sum(row[key] for row in rows) for key in ("found", "truth", "both")}
     assert f"IoU {total['both'] / (total['found'] + total['truth'] - total['both']):.2f} over 3 images" in page.text(".pxe-verdict")
     page.field("Find elsewhere").uncheck()
-    page.until("pixcl.model.get('spread_found').length === 0")
+    page.until("pixcl.model.get('propagated').length === 0")
 
 
 def test_a_rectangle_takes_what_lies_in_it(open_widget):
@@ -550,7 +550,7 @@ def test_density_lines_hold_the_bulk_of_each_class_and_names_stand_there(open_wi
         assert len(line) > 8 and (np.abs(own.mean(0) - group["peak"]) < .35).all()
         inside = ((own > line.min(0)) & (own < line.max(0))).all(1).mean()
         assert .4 < inside < 1
-    ink = "() => { const c = document.querySelector('.pxe-over'), d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data; let n = 0; for (let i = 3; i < d.length; i += 4) if (d[i] > 100) n++; return n; }"
+    ink = "() => { const c = document.querySelector('.pxe-groups'), d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data; let n = 0; for (let i = 3; i < d.length; i += 4) if (d[i] > 100) n++; return n; }"
     with_both = page.js(ink)
     page.field("Density").uncheck(), page.settle(3)
     names_only = page.js(ink)

@@ -189,7 +189,7 @@ function dotAll(map, vector, out) {
 function largest(values) { let best = 0; for (let i = 1; i < values.length; i++) if (values[i] > values[best]) best = i; return best; }
 
 /** Indices of the k largest values, the largest first; of equal ones the first. `skip`: an index that does not count. */
-function strongest(values, k, skip = -1) {
+function topIndices(values, k, skip = -1) {
   const found = [];
   if (k < 1) return found;
   let least = -Infinity;

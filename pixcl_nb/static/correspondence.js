@@ -264,7 +264,7 @@ function render({ model, el }) {
     for (const side of ["a", "b"]) {
       const map = layer[side];
       dotAll(map, vector, map.scores);
-      for (const i of strongest(map.scores, wanted, side === from ? cell : -1)) all.push({ side, map, cell: i, cosine: map.scores[i] * mine.scale * map.scale });
+      for (const i of topIndices(map.scores, wanted, side === from ? cell : -1)) all.push({ side, map, cell: i, cosine: map.scores[i] * mine.scale * map.scale });
     }
     now.near = all.sort((p, q) => q.cosine - p.cosine).slice(0, wanted);                  // sort is stable: of equal ones image a's come first
     const place = ({ side, map, cell: i }) => { const [x, y] = centreOf(map, i), [h0, w0] = sizeOf(side); return [x * w0, y * h0]; };

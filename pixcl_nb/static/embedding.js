@@ -253,16 +253,16 @@ function render({ model, el }) {
   let hovered = -1, cursor = 0, tool = "lasso", outline = null, outlineOn = null, inside = new Uint8Array(count), playing = null, atlas = null, disposed = false;
   const channels = model.get("vector_channels"), vectors = channels ? int8Of(model.get("vectors")) : new Int8Array(0), scores = new Int32Array(count), query = new Int32Array(channels);
   const visible = new Uint8Array(count).fill(1), found = new Uint8Array(count), fullSpace = { list: [], cosines: [] };
-  let onPlane = [], groups = [], finding = 0, spreadRows = [];
+  let onPlane = [], groups = [], finding = 0, propagatedRows = [];
   const xy = new Float32Array(2 * count), imageXY = new Float32Array(2 * count), stats = { lasso: [], frames: 0, draw: [], ask: [] };
   const view = { zoom: 1, x: 0, y: 0, yaw: .6, pitch: .35, moved: 1, turn: turnMatrix(0, 0), scale: [1, 1], shift: [0, 0], size: 4, alpha: .8, depth: dims === 3, anyLit: false };
   let before = null, after = null, width = 300, height = 300;
 
   // --- page
-  const points = h("canvas", { class: "pxe-points" }), over = h("canvas", { class: "pxe-over", "aria-hidden": "true" });
+  const points = h("canvas", { class: "pxe-points" }), over = h("canvas", { class: "pxe-over", "aria-hidden": "true" }), grouped = h("canvas", { class: "pxe-groups", "aria-hidden": "true" });
   const hint = uniqueId("hint");
   const plot = h("div", { class: "pxe-plot", tabindex: 0, role: "application", "aria-roledescription": "scatter plot", "aria-describedby": hint,
-    "aria-label": `Embedding of ${count} pixels. Arrow keys go from point to point, Enter selects, plus and minus zoom.` }, points, over);
+    "aria-label": `Embedding of ${count} pixels. Arrow keys go from point to point, Enter selects, plus and minus zoom.` }, points, grouped, over);
   const pictures = h("canvas", { class: "pxe-pictures", tabindex: 0, role: "application", "aria-roledescription": "images",
     "aria-label": "The images. Arrow keys go from cell to cell, Enter selects.", "aria-describedby": hint });
   const readout = h("div", { class: "pxe-readout" }), tally = h("div", { class: "pxe-tally" }), legend = h("div", { class: "pxe-legend", role: "group" });
@@ -275,7 +275,7 @@ function render({ model, el }) {
   const cutSlider = slider({ label: "Hide", min: 0, max: 1, step: .01, value: model.get("cut"), format: (v) => `${Math.round(100 * v)} %`, title: "Hides the cells with least of red's component: a threshold between background and things", oninput: (v) => put({ cut: v }) });
   const cutValue = h("span", { class: "pxe-muted" }), componentRow = controls(...component.map((c) => c.element), cutSlider.element, cutValue);
   const switches = Object.fromEntries([["names", "Names", "Names of the groups, where they are densest"], ["density", "Density", "A line around the bulk of each group (60 % of it)"], ["patches", "Patches", "Patches of the pictures for points, when zoomed in"],
-    ["paint", "Paint cells", "Paint the pictures' cells in the points' colours"], ["spread", "Find elsewhere", "Where else is the selected region of one picture found? Every other cell asks its nearest cells there"]]
+    ["paint", "Paint cells", "Paint the pictures' cells in the points' colours"], ["propagate", "Find elsewhere", "Where else is the selected region of one picture found? Every other cell asks its nearest cells there"]]
     .map(([key, label, title]) => [key, tick({ label, title, value: model.get(key), onchange: (v) => put({ [key]: v }) })]));
   if (dims === 3) switches.density.element.hidden = switches.names.element.hidden = true;
   const picture = button({ label: "PNG", title: "Save what is seen as a picture", onclick: savePicture }), screen = button({ label: "Full screen", title: "The whole screen; Escape ends it", onclick: fullScreen });
@@ -378,8 +378,10 @@ function render({ model, el }) {
   function paintOver() {
     const context = sharpen(over, width, height);
     context.clearRect(0, 0, width, height);
+    const below = sharpen(grouped, width, height);
+    below.clearRect(0, 0, width, height);
     if (!before) return;
-    if (view.moved === 1 && dims === 2) { if (model.get("density")) drawDensity(context); if (model.get("patches")) drawPatches(context); if (model.get("names")) drawNames(context); }
+    if (view.moved === 1 && dims === 2) { if (model.get("density")) drawDensity(below); if (model.get("patches")) drawPatches(below); if (model.get("names")) drawNames(below); }
     const spot = (i, radius, colour, fill) => { const [x, y] = at(i); context.beginPath(); context.arc(x, y, radius, 0, 7); if (fill) { context.fillStyle = colour; context.fill(); } for (const [line, ink] of fill ? [[1.5, "#000"]] : [[4, base.colour("back")], [2, colour]]) { context.lineWidth = line; context.strokeStyle = ink; context.stroke(); } };
     for (const i of onPlane) spot(i, 8, PLANE, false);
     for (const i of fullSpace.list) spot(i, 5, FULL, true);
@@ -476,7 +478,7 @@ function render({ model, el }) {
   }
   function paintVeil() {
     if (!veilImage) return;
-    const out = new Uint32Array(veilImage.data.buffer), words = new Uint32Array(colours.buffer), paint = model.get("paint"), elsewhere = spreadRows.length > 0;
+    const out = new Uint32Array(veilImage.data.buffer), words = new Uint32Array(colours.buffer), paint = model.get("paint"), elsewhere = propagatedRows.length > 0;
     out.fill(picked || paint ? 0xa0000000 : 0);
     if (paint) for (let i = 0; i < count; i++) if (visible[i] && (!picked || selected[i])) out[veilAt[i]] = (words[i] & 0xffffff) | 0xd9000000;
     if (picked && !paint) for (let i = 0; i < count; i++) if (selected[i]) out[veilAt[i]] = (words[i] & 0xffffff) | 0x8c000000;
@@ -493,7 +495,7 @@ function render({ model, el }) {
       context.imageSmoothingEnabled = true;
       if (atlas) context.drawImage(atlas, (n % sourceAcross) * tileWide, Math.floor(n / sourceAcross) * tileHigh, tileWide, tileHigh, x, y, tiles.side, tiles.tall);
       context.imageSmoothingEnabled = false;
-      if (picked || model.get("paint") || spreadRows.length) context.drawImage(veil, (n % tiles.across) * grid.columns, Math.floor(n / tiles.across) * grid.rows, grid.columns, grid.rows, x, y, tiles.side * kx, tiles.tall * ky);
+      if (picked || model.get("paint") || propagatedRows.length) context.drawImage(veil, (n % tiles.across) * grid.columns, Math.floor(n / tiles.across) * grid.rows, grid.columns, grid.rows, x, y, tiles.side * kx, tiles.tall * ky);
       context.restore();
     }
     const frameCell = (i, colour, inner = 2) => { const [x, y, w, t] = cellBox(cells[i]); for (const [line, ink] of [[inner + 2, "#000"], [inner, colour]]) { context.lineWidth = line; context.strokeStyle = ink; context.strokeRect(x - 1, y - 1, w + 2, t + 2); } };
@@ -501,7 +503,7 @@ function render({ model, el }) {
     for (const i of fullSpace.list) frameCell(i, FULL);
     if (asked() >= 0) frameCell(asked(), "#fff", 3);
     if (hovered >= 0) frameCell(hovered, "#fff");
-    for (const { image, iou, found: cellsFound } of spreadRows) { const [x, y] = tile(image); haloText(context, iou === undefined ? `${cellsFound} cells` : iou === null ? "not there, not found" : `IoU ${iou.toFixed(2)}`, x + 5, y + 11); }
+    for (const { image, iou, found: cellsFound } of propagatedRows) { const [x, y] = tile(image); haloText(context, iou === undefined ? `${cellsFound} cells` : iou === null ? "not there, not found" : `IoU ${iou.toFixed(2)}`, x + 5, y + 11); }
     if (outline && outlineOn === pictures) strokeOutline(context);
   }
 
@@ -581,7 +583,7 @@ function render({ model, el }) {
   }
   let mine = null;
   function commit() {
-    if (model.get("spread")) findElsewhere();
+    if (model.get("propagate")) findElsewhere();
     const list = new Int32Array(picked);
     for (let i = 0, k = 0; i < count; i++) if (selected[i]) list[k++] = i;
     mine = new DataView(list.buffer);
@@ -595,7 +597,7 @@ function render({ model, el }) {
     selected.fill(0);
     for (const i of list) selected[i] = 1;
     refresh(); pressLegend();
-    if (model.get("spread")) findElsewhere();
+    if (model.get("propagate")) findElsewhere();
   }
   function lasso() {                     // one look at the outline so far: called once a frame while it is drawn
     const from = performance.now();
@@ -615,13 +617,13 @@ function render({ model, el }) {
     const map = rowsNow();
     for (let c = 0, p = point * channels; c < channels; c++, p++) query[c] = map.data[p];
     dotAll(map, query, scores);
-    return strongest(scores, k, point);
+    return topIndices(scores, k, point);
   }
   const apart = new Float32Array(count);
   function nearestOnPlane(point, k) {
     const x = after[3 * point], y = after[3 * point + 1], z = after[3 * point + 2];
     for (let i = 0; i < count; i++) { const u = Math.fround(after[3 * i] - x), v = Math.fround(after[3 * i + 1] - y), w = Math.fround(after[3 * i + 2] - z); apart[i] = -(u * u + v * v + w * w); }
-    return strongest(apart, k, point);
+    return topIndices(apart, k, point);
   }
   function ask(point, report = true) {
     const started = performance.now(), k = model.get("nearest"), none = point < 0 || !k || !channels || !after, unit = model.get("vector_scales")[stepNow()] ** 2;
@@ -642,9 +644,9 @@ function render({ model, el }) {
   // --- where else is the selected region found? a few milliseconds at a time
   async function findElsewhere() {
     const mine = ++finding, votes = model.get("votes");
-    found.fill(0); spreadRows = [];
-    const finish = () => { paintVeil(); redrawPictures(); tell(); model.set("spread_found", spreadRows); model.save_changes(); };
-    if (!model.get("spread") || !picked || !channels) return finish();
+    found.fill(0); propagatedRows = [];
+    const finish = () => { paintVeil(); redrawPictures(); tell(); model.set("propagated", propagatedRows); model.save_changes(); };
+    if (!model.get("propagate") || !picked || !channels) return finish();
     const imageOf = (i) => Math.floor(cells[i] / perImage), tally = new Int32Array(grid.images);
     for (let i = 0; i < count; i++) tally[imageOf(i)] += selected[i];
     const source = largest(tally), inside = [], map = rowsNow();
@@ -656,7 +658,7 @@ function render({ model, el }) {
       if (imageOf(i) === source) continue;
       for (let c = 0, p = i * channels; c < channels; c++, p++) query[c] = map.data[p];
       dotAll(sub, query, out);
-      const near = strongest(out, votes);
+      const near = topIndices(out, votes);
       found[i] = 2 * near.reduce((sum, n) => sum + region[n], 0) > near.length ? 1 : 0;
       if (performance.now() > pause) { verdict.textContent = `looking for the region: ${Math.round(100 * i / count)} %`; await new Promise((f) => setTimeout(f)); if (disposed || mine !== finding) return; pause = performance.now() + 8; }
     }
@@ -674,9 +676,9 @@ function render({ model, el }) {
       if (known && labels.ids[i] === wanted) { row.truth++; row.both += found[i]; }
     }
     for (const row of rows.values()) if (known) { const union = row.found + row.truth - row.both; row.iou = union ? row.both / union : null; }
-    spreadRows = [...rows.values()].sort((a, b) => a.image - b.image);
-    const sum = (key) => spreadRows.reduce((total, row) => total + row[key], 0);
-    verdict.textContent = known ? `${entry.names[wanted]} of image ${source}, found elsewhere: IoU ${(sum("both") / Math.max(1, sum("found") + sum("truth") - sum("both"))).toFixed(2)} over ${spreadRows.length} image${spreadRows.length === 1 ? "" : "s"}` : `region of image ${source}: ${sum("found")} cells found elsewhere`;
+    propagatedRows = [...rows.values()].sort((a, b) => a.image - b.image);
+    const sum = (key) => propagatedRows.reduce((total, row) => total + row[key], 0);
+    verdict.textContent = known ? `${entry.names[wanted]} of image ${source}, found elsewhere: IoU ${(sum("both") / Math.max(1, sum("found") + sum("truth") - sum("both"))).toFixed(2)} over ${propagatedRows.length} image${propagatedRows.length === 1 ? "" : "s"}` : `region of image ${source}: ${sum("found")} cells found elsewhere`;
     say(verdict.textContent);
     finish();
   }
@@ -689,7 +691,7 @@ function render({ model, el }) {
     const context = sheet.getContext("2d");
     context.fillStyle = base.colour("back"); context.fillRect(0, 0, sheet.width, sheet.height);
     context.fillStyle = base.colour("panel"); context.fillRect(0, 0, Math.round(width * dense), Math.round(height * dense));
-    for (const canvas of [current, over]) context.drawImage(canvas, 0, 0, width * dense, height * dense);
+    for (const canvas of [current, grouped, over]) context.drawImage(canvas, 0, 0, width * dense, height * dense);
     context.drawImage(pictures, (width + gap) * dense, 0, tiles.width * dense, tiles.height * dense);
     sheet.toBlob((blob) => { const address = URL.createObjectURL(blob), link = h("a", { href: address, download: "pixels.png" }); link.click(); setTimeout(() => URL.revokeObjectURL(address), 1000); });
   }
@@ -873,7 +875,7 @@ function render({ model, el }) {
     if (colouring?.kind === "components") recolour(); else gather();
     feed();
     if (asked() >= 0) ask(asked());
-    if (model.get("spread")) findElsewhere();
+    if (model.get("propagate")) findElsewhere();
     cancelAnimationFrame(animation);
     if (view.moved === 1) return;
     const from = performance.now();
@@ -927,11 +929,11 @@ function render({ model, el }) {
   const news = () => { progress.textContent = model.get("status"); root.dataset.status = model.get("status"); };
   listen("status", news); news();
   listen("components cut", () => { model.get("components").forEach((c, k) => component[k].set(c)); cutSlider.set(model.get("cut")); if (colouring?.kind === "components") recolour(); });
-  listen("names density patches paint spread", () => { for (const [key, one] of Object.entries(switches)) one.set(model.get(key)); paintVeil(); redraw(); redrawPictures(); });
-  listen("spread votes", () => findElsewhere());
+  listen("names density patches paint propagate", () => { for (const [key, one] of Object.entries(switches)) one.set(model.get(key)); paintVeil(); redraw(); redrawPictures(); });
+  listen("propagate votes", () => findElsewhere());
   listen("nearest", () => ask(asked()));
   listen("asked", () => { if (verdictOf !== asked()) ask(asked()); });
-  const follow = followLinks(base, ["step", "colour_by", "layout_shown", "components", "cut", "paint", "density", "names", "patches", "asked", "spread", "nearest"]);
+  const follow = followLinks(base, ["step", "colour_by", "layout_shown", "components", "cut", "paint", "density", "names", "patches", "asked", "propagate", "nearest"]);
   const showWords = () => { words.replaceChildren(...linkedText(model.get("text"), follow)); words.style.display = model.get("text") ? "" : "none"; };
   listen("text", showWords); showWords();
   setTool("lasso"); paintLens();
@@ -940,7 +942,7 @@ function render({ model, el }) {
   base.onTheme(() => recolour());
   receive(); tell(); ask(asked(), false);
   root.pxw = { stats, view, get renderer() { return renderer; }, get selected() { return selected; }, at, cellBox, cells, colours, lasso: (o, on = plot) => { outline = o; outlineOn = on; kept = { how: "new", selected }; lasso(); outline = null; },
-    ask, nearestInFull, nearestOnPlane, findElsewhere, found, visible, get groups() { return groups; }, get spreadRows() { return spreadRows; }, get fullSpace() { return fullSpace; }, get onPlane() { return onPlane; }, savePicture,
+    ask, nearestInFull, nearestOnPlane, findElsewhere, found, visible, get groups() { return groups; }, get propagatedRows() { return propagatedRows; }, get fullSpace() { return fullSpace; }, get onPlane() { return onPlane; }, savePicture,
     tileOf: tile, paint, redraw, get size() { return [width, height]; } };
   return () => { disposed = true; pause(); cancelAnimationFrame(animation); renderer.end(); base.cleanup(); };
 }

@@ -8,18 +8,18 @@ __all__ = []
 # %% ../../nbs/8_widgets/80_widgets.ipynb #542aa617
 import importlib
 
-# %% ../../nbs/8_widgets/80_widgets.ipynb #48ee009c
-WIDGETS = {"CorrespondenceExplorer": "correspondence", "EmbeddingExplorer": "embedding", "CopyPasteStudio": "copy_paste",
-           "SeparationExplorer": "separation", "TrainingMonitor": "monitor"} # name → module, imported when first asked for
+# %% ../../nbs/8_widgets/80_widgets.ipynb #42da059b
+WIDGETS = {"CorrespondenceExplorer": "correspondence", "EmbeddingExplorer": "embedding",
+           "CopyPasteStudio": "copy_paste", "SeparationExplorer": "separation",
+           "TrainingMonitor": "monitor"}                       # name → module, imported when first asked for
 
-# %% ../../nbs/8_widgets/80_widgets.ipynb #9043c6cc
+# %% ../../nbs/8_widgets/80_widgets.ipynb #e2f6773b
 def __getattr__(
     name:str # of a widget
 ):
     "Import a widget when it is first asked for, so that one missing package does not take the others away."
     if name not in WIDGETS:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; its widgets are {list(WIDGETS)}")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {list(WIDGETS)}")
     return getattr(importlib.import_module(f"pixcl_nb.widgets.{WIDGETS[name]}"), name)
 
-# %% ../../nbs/8_widgets/80_widgets.ipynb #e26f828e
 def __dir__(): return [*globals(), *WIDGETS]

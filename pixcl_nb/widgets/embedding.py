@@ -209,8 +209,8 @@ def pack_vectors(
     return dict(vectors=np.stack(whole).tobytes(), vector_scales=scales,
                 vector_share=[kept for _, kept in turned], vector_channels=turned[0][0].shape[1])
 
-# %% ../../nbs/8_widgets/83_embedding.ipynb #a801c66b
-def strongest(
+# %% ../../nbs/8_widgets/83_embedding.ipynb #96fbf1ae
+def top_indices(
     values, # (N,) numbers
     count:int, # wanted
     skip:int=-1 # an index that does not count
@@ -242,8 +242,8 @@ def component_colours(
     below = np.sort(parts[0], kind="stable")[hidden] if hidden < len(levels) else 256
     return np.stack(parts, 1), parts[0] >= below
 
-# %% ../../nbs/8_widgets/83_embedding.ipynb #79fbbd61
-def spread_region(
+# %% ../../nbs/8_widgets/83_embedding.ipynb #4d4ae097
+def propagate_region(
     vectors, # int (N, C)
     image_of, # (N,): image of each point
     region, # bool (N,): points of one image
@@ -260,9 +260,9 @@ def spread_region(
     joined[others] = region[inside][order].sum(1) * 2 > votes
     return joined
 
-# %% ../../nbs/8_widgets/83_embedding.ipynb #2cb0c892
+# %% ../../nbs/8_widgets/83_embedding.ipynb #74bf4410
 def region_overlap(
-    joined, # bool (N,), from `spread_region`
+    joined, # bool (N,), from `propagate_region`
     image_of, # (N,)
     region, # bool (N,)
     labels=None, # int (N,): class of each point
@@ -604,9 +604,9 @@ class TabledCloud(ReadableCloud):
             table[entry["name"]] = np.array(entry["names"])[self.ids_of(entry["name"])[self.selected]]
         return pandas.DataFrame(table)
 
-# %% ../../nbs/8_widgets/83_embedding.ipynb #c7a3dec4
+# %% ../../nbs/8_widgets/83_embedding.ipynb #c87eaffd
 class AskedCloud(TabledCloud):
-    "Adds neighbours in the full space and on the plane, and the spreading of a region."
+    "Adds neighbours in the full space and on the plane, and the propagation of a region."
     vectors = traitlets.Bytes().tag(sync=True)                     # int8 (steps, points, channels)
     vector_scales = traitlets.List().tag(sync=True)                # real value of 1, for each step
     vector_share = traitlets.List().tag(sync=True)                 # squared length kept, for each step
@@ -615,9 +615,9 @@ class AskedCloud(TabledCloud):
     asked = traitlets.Int(-1).tag(sync=True)                       # the point whose neighbours are shown
     neighbours = traitlets.List().tag(sync=True)                   # [[point, cosine], …] in the full space
     plane_neighbours = traitlets.List().tag(sync=True)             # points nearest on the plane
-    spread = traitlets.Bool(False).tag(sync=True)                  # show where else the selection is found
+    propagate = traitlets.Bool(False).tag(sync=True)                  # show where else the selection is found
     votes = traitlets.Int(5).tag(sync=True)                        # cells each other cell asks
-    spread_found = traitlets.List().tag(sync=True)                 # see `region_overlap`
+    propagated = traitlets.List().tag(sync=True)                 # see `region_overlap`
 
     @traitlets.validate("nearest", "votes")
     def _check_counts(self, proposal):
@@ -629,35 +629,35 @@ class AskedCloud(TabledCloud):
         shape = (len(self.steps), self.count, self.vector_channels)
         return np.frombuffer(self.vectors, np.int8).reshape(shape)[self.step]
 
-# %% ../../nbs/8_widgets/83_embedding.ipynb #c373d087
+# %% ../../nbs/8_widgets/83_embedding.ipynb #680a850a
 class AnsweringCloud(AskedCloud):
     "Adds the answers in Python: the browser's, from the same whole numbers."
     linked = ("step", "colour_by", "layout_shown", "components", "cut", "paint", "density", "names",
-              "patches", "asked", "spread", "nearest")                        # what links of the text may set
+              "patches", "asked", "propagate", "nearest")                        # what links of the text may set
     link = text_link
 
     def neighbours_of(self, point, count=None)->list: # [[point, cosine], …]
         "The points most similar to one, over all images; `count` None = `nearest`."
         rows, unit = self.whole_vectors().astype(np.int32), self.vector_scales[self.step] ** 2
         products = rows @ rows[point]
-        found = strongest(products, count or self.nearest, point)
+        found = top_indices(products, count or self.nearest, point)
         return [[int(i), float(products[i] * unit)] for i in found]
 
     def plane_neighbours_of(self, point, count=None)->list: # of points
         "The points nearest to one in the plot."
         where = self.positions().astype(np.float32)
         apart = np.square((where - where[point]).astype(np.float64)).sum(1)
-        return strongest(-apart.astype(np.float32), count or self.nearest, point).tolist()
+        return top_indices(-apart.astype(np.float32), count or self.nearest, point).tolist()
 
-# %% ../../nbs/8_widgets/83_embedding.ipynb #cefcfb88
-class SpreadingCloud(AnsweringCloud):
-    "Adds the spreading of the selected region."
-    def spread_selection(self): # bool (B, h, w), list of dicts
-        "Where else the selected region is found, and how much was right: `spread_region`, `region_overlap`."
+# %% ../../nbs/8_widgets/83_embedding.ipynb #e4c23adf
+class PropagatingCloud(AnsweringCloud):
+    "Adds the propagation of the selected region."
+    def propagate_selection(self): # bool (B, h, w), list of dicts
+        "Where else the selected region is found, and how much was right: `propagate_region`, `region_overlap`."
         image, region = self.places()[:, 0], np.isin(np.arange(self.count), self.selected)
         if not region.any(): raise ValueError("selected: is empty; select a region of one image first")
         region &= image == np.bincount(image[region]).argmax()
-        joined = spread_region(self.whole_vectors(), image, region, self.votes)
+        joined = propagate_region(self.whole_vectors(), image, region, self.votes)
         known = "class" in [entry["name"] for entry in self.colourings]
         truth = (self.ids_of("class") + 0, self.colouring("class")["unlabelled"]) if known else ()
         return self.as_maps(np.flatnonzero(joined)), region_overlap(joined, image, region, *truth)
@@ -738,8 +738,8 @@ def draw_embedding(
     draw_legend(figure, widget)
     return figure
 
-# %% ../../nbs/8_widgets/83_embedding.ipynb #02121193
-class BackgroundLayout(SpreadingCloud):
+# %% ../../nbs/8_widgets/83_embedding.ipynb #4fdf1d2f
+class BackgroundLayout(PropagatingCloud):
     "Adds UMAP, computed now or in the background."
     _thread, _failure = None, None
 
