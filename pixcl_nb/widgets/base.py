@@ -365,7 +365,9 @@ class PixelWidget(anywidget.AnyWidget):
         if cls.__dict__.get("script"): cls._esm, cls._css = front_end(cls.script)
         super().__init_subclass__(**keywords)
 
-    def __init__(self, **traits):
+    def __init__(self,
+        **traits # of the widget, and theme and label
+    ):
         check_arguments(type(self), traits)
         super().__init__(**traits)
 
