@@ -415,11 +415,12 @@ def forget_results(
 ):
     "Take widgets out of `Out`, `_`, `__`, `___` and `_7`."
     shown = lambda value: any(value is widget for widget in widgets)
-    for number in [number for number, value in shell.user_ns.get("_oh", {}).items() if shown(value)]:
-        del shell.user_ns["_oh"][number]
-        shell.user_ns.pop(f"_{number}", None)
+    results = shell.user_ns.get("_oh", {})
+    for number in [number for number, value in results.items() if shown(value)]: del results[number]
+    for names in (shell.user_ns, shell.user_ns_hidden):
+        for name in [name for name, value in names.items() if name.startswith("_") and shown(value)]:
+            names[name] = ""
     for word in ("_", "__", "___"):
-        if shown(shell.user_ns.get(word)): shell.user_ns[word] = ""
         if shown(getattr(shell.displayhook, word, None)): setattr(shell.displayhook, word, "")
 
 # %% ../../nbs/8_widgets/81_base.ipynb #9b689790
