@@ -185,11 +185,11 @@ def as_palette(
     if torch.is_tensor(palette): palette = palette.detach().cpu().numpy()
     colours = list(palette)
     rows = [np.asarray(colour) for colour in colours if not isinstance(colour, str)]
-    if any(row.shape != (3,) for row in rows):
+    if any(row.shape != (3,) or row.dtype.kind not in "fiu" for row in rows):
         raise ValueError(f"{name}: each colour has three numbers, or is a name or a hex code")
     real = any(row.dtype.kind == "f" for row in rows)
     high, low = max((row.max() for row in rows), default=0), min((row.min() for row in rows), default=0)
-    if low < 0 or high > (1 if real else 255):
+    if not (low >= 0 and high <= (1 if real else 255)):
         raise ValueError(f"{name}: numbers from {low:g} to {high:g}; floats must lie in 0…1, whole numbers "
                          f"in 0…255")
     if not real and high == 1 and not any(row.dtype == np.uint8 for row in rows):
@@ -349,7 +349,8 @@ def check_arguments(
     arguments # names that were given as its traits
 ):
     "`TypeError` for a name that is no trait, with the closest one that is."
-    known = [name for name in widget.class_trait_names() if not name.startswith("_")]
+    known = [name for name in widget.class_trait_names() if name[0] != "_"
+             and name not in ("comm", "keys", "log")]
     try: [check_name("argument", name, known) for name in arguments]
     except ValueError as error: raise TypeError(f"{widget.__name__}: {error}") from None
 
@@ -365,7 +366,9 @@ class PixelWidget(anywidget.AnyWidget):
         if cls.__dict__.get("script"): cls._esm, cls._css = front_end(cls.script)
         super().__init_subclass__(**keywords)
 
-    def __init__(self, **traits):
+    def __init__(self,
+        **traits # of the widget, and theme and label
+    ):
         check_arguments(type(self), traits)
         super().__init__(**traits)
 
@@ -413,11 +416,12 @@ def forget_results(
 ):
     "Take widgets out of `Out`, `_`, `__`, `___` and `_7`."
     shown = lambda value: any(value is widget for widget in widgets)
-    for number in [number for number, value in shell.user_ns.get("_oh", {}).items() if shown(value)]:
-        del shell.user_ns["_oh"][number]
-        shell.user_ns.pop(f"_{number}", None)
+    results = shell.user_ns.get("_oh", {})
+    for number in [number for number, value in results.items() if shown(value)]: del results[number]
+    for names in (shell.user_ns, shell.user_ns_hidden):
+        for name in [name for name, value in names.items() if name.startswith("_") and shown(value)]:
+            names[name] = ""
     for word in ("_", "__", "___"):
-        if shown(shell.user_ns.get(word)): shell.user_ns[word] = ""
         if shown(getattr(shell.displayhook, word, None)): setattr(shell.displayhook, word, "")
 
 # %% ../../nbs/8_widgets/81_base.ipynb #9b689790

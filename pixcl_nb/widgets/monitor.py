@@ -21,6 +21,7 @@ import time
 import weakref
 from pathlib import Path
 
+# %% ../../nbs/8_widgets/86_monitor.ipynb #03cc9e7c
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
