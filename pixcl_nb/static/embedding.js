@@ -386,7 +386,7 @@ function render({ model, el }) {
     for (const i of onPlane) spot(i, 8, PLANE, false);
     for (const i of fullSpace.list) spot(i, 5, FULL, true);
     if (asked() >= 0) { const [x, y] = at(asked()); ring(context, x, y, 10); }
-    if (hovered >= 0 && steps.length > 1) trail(context);
+    if (hovered >= 0 && steps.length > 1) trail(below);
     if (hovered >= 0) { const [x, y] = at(hovered); ring(context, x, y, 7); }
     if (outline && outlineOn === plot) strokeOutline(context);
   }
