@@ -629,11 +629,11 @@ class AskedCloud(TabledCloud):
         shape = (len(self.steps), self.count, self.vector_channels)
         return np.frombuffer(self.vectors, np.int8).reshape(shape)[self.step]
 
-# %% ../../nbs/8_widgets/83_embedding.ipynb #680a850a
+# %% ../../nbs/8_widgets/83_embedding.ipynb #3ad48f43
 class AnsweringCloud(AskedCloud):
     "Adds the answers in Python: the browser's, from the same whole numbers."
     linked = ("step", "colour_by", "layout_shown", "components", "cut", "paint", "density", "names",
-              "patches", "asked", "propagate", "nearest")                        # what links of the text may set
+              "patches", "asked", "propagate", "nearest")          # what links of the text may set
     link = text_link
 
     def neighbours_of(self, point, count=None)->list: # [[point, cosine], …]
@@ -649,11 +649,11 @@ class AnsweringCloud(AskedCloud):
         apart = np.square((where - where[point]).astype(np.float64)).sum(1)
         return top_indices(-apart.astype(np.float32), count or self.nearest, point).tolist()
 
-# %% ../../nbs/8_widgets/83_embedding.ipynb #e4c23adf
+# %% ../../nbs/8_widgets/83_embedding.ipynb #ed8b8ab9
 class PropagatingCloud(AnsweringCloud):
     "Adds the propagation of the selected region."
     def propagate_selection(self): # bool (B, h, w), list of dicts
-        "Where else the selected region is found, and how much was right: `propagate_region`, `region_overlap`."
+        "Where else the selected region is found, and how much of it was right."
         image, region = self.places()[:, 0], np.isin(np.arange(self.count), self.selected)
         if not region.any(): raise ValueError("selected: is empty; select a region of one image first")
         region &= image == np.bincount(image[region]).argmax()
