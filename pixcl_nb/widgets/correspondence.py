@@ -497,7 +497,7 @@ def strongest_level(
     count = max(1, int(share * cosines.size + .5))
     return float(np.sort(cosines, axis=None)[-count])
 
-# %% ../../nbs/8_widgets/82_correspondence.ipynb #cd93c0d1
+# %% ../../nbs/8_widgets/82_correspondence.ipynb #b844e7ea
 class PixelFigure(PixelPresets):
     "Adds the static figure."
     def draw_query(self, axis):
@@ -507,7 +507,7 @@ class PixelFigure(PixelPresets):
         axis.imshow(uri_picture(getattr(self, f"image_{query}")), extent=(-.5, width - .5, height - .5, -.5))
         for colour, size, line in (("w", 16, 4), ("k", 14, 1.5)):
             axis.plot(x, y, "+", color=colour, markersize=size, markeredgewidth=line)
-        axis.set_title(f"{query.upper()}: pixel ({x}, {y})", fontsize=9)
+        axis.set_title(f"{query.upper()}\npixel ({x}, {y})", fontsize=9)
 
     def draw_key(self, axis, name):
         "The other image in colour, its strongest cells veiled, the best cell and the true place."
@@ -522,7 +522,7 @@ class PixelFigure(PixelPresets):
         x, y = (value - .5 for value in self.true_place(self.pixel) or (-9, -9))
         axis.plot(x, y, "D", color="none", markeredgecolor="#56b4e9", markersize=11, markeredgewidth=2)
         mutual = "mutual" if found["mutual"] else "not mutual"
-        axis.set_title(f"{key.upper()}: {name}, cosine {found['similarity']:.2f}, {mutual}", fontsize=9)
+        axis.set_title(f"{key.upper()}: {name}\ncosine {found['similarity']:.2f}, {mutual}", fontsize=9)
 
 # %% ../../nbs/8_widgets/82_correspondence.ipynb #f74bb423
 def draw_veil(
@@ -626,7 +626,7 @@ def set_preset(
     widget.preset = name
     return widget
 
-# %% ../../nbs/8_widgets/82_correspondence.ipynb #48d1bd28
+# %% ../../nbs/8_widgets/82_correspondence.ipynb #1206c27f
 class PixelStart(PixelPointer):
     "Adds the first sight, and the figure as a whole."
     show_preset = set_preset
@@ -642,7 +642,7 @@ class PixelStart(PixelPointer):
         "The pixel, and for each of the features shown the veiled photograph and the best place."
         names = [self.layer] + [self.other] * bool(self.other)
         ratio = max(getattr(self, f"size_{side}")[0] / getattr(self, f"size_{side}")[1] for side in "ab")
-        figure, axes = new_figure(1, 1 + len(names), 8, ratio, room=.25)
+        figure, axes = new_figure(1, 1 + len(names), 8, ratio, room=.4)
         self.draw_query(axes[0])
         for axis, name in zip(axes[1:], names): self.draw_key(axis, name)
         return figure
