@@ -256,6 +256,7 @@ def test_the_threshold_can_be_dragged_slid_and_typed(open_widget, separation):
     page = open_widget(separation)
     start = page.state("threshold")
     page.drag("[data-plot='0']", [(.5, .5), (.8, .5)])
+    page.until("pixcl.model.get('threshold') === pixcl.model.get('thresholds')['step 0']")       # told at most twenty times a second
     dragged = page.state("threshold")
     assert dragged != start and page.state("thresholds") == {"step 0": dragged}
     separation.set_state({"thresholds": {"step 0": dragged}})

@@ -138,10 +138,11 @@ function render({ model, el }) {
     const fitted = fitCanvas(one);
     if (!fitted) return;
     const [context, wide, tall] = fitted;
+    const dense = context.getTransform().a, onPixel = (v) => Math.round(v * dense) / dense;     // cells that meet at a whole pixel show no seam
     context.globalAlpha = 0.62;
     for (const i of layer.known) {
       const [x, y, w, t] = cellBox(layer, i, wide, tall), kind = counted.found[i];
-      if (kind === 1 || kind === 2) { context.fillStyle = kind === 1 ? "#56b4e9" : "#e69f00"; const a = Math.round(2 * x) / 2, b = Math.round(2 * y) / 2; context.fillRect(a, b, Math.round(2 * (x + w)) / 2 - a, Math.round(2 * (y + t)) / 2 - b); }
+      if (kind === 1 || kind === 2) { context.fillStyle = kind === 1 ? "#56b4e9" : "#e69f00"; const a = onPixel(x), b = onPixel(y); context.fillRect(a, b, onPixel(x + w) - a, onPixel(y + t) - b); }
       else if (kind === 3) {
         context.save(), context.beginPath(), context.rect(x, y, w, t), context.clip(), context.beginPath();
         for (let d = -t; d < w; d += 5) { context.moveTo(x + d, y + t); context.lineTo(x + d + t, y); }

@@ -80,6 +80,7 @@ class PixelColours:
 # %% ../../nbs/8_widgets/86_monitor.ipynb #9ffdeb60
 def number_or_nan(value):
     "A float, or NaN for what is no number."
+    if type(value) is float: return value
     if isinstance(value, bool) or not isinstance(value, (int, float)): return math.nan
     try: return float(value)
     except OverflowError: return math.nan
@@ -93,7 +94,8 @@ def row_of_line(
         try: row = json.loads(line[start:].decode())
         except (ValueError, RecursionError): continue               # no UTF-8, or no JSON
         step = number_or_nan(row.get("step")) if isinstance(row, dict) else math.nan
-        if math.isfinite(step) and step == int(step): return {**row, "step": int(step)}
+        if math.isfinite(step) and step == int(step):
+            return row | {"step": int(step)} if type(row["step"]) is float else row
     return None
 
 # %% ../../nbs/8_widgets/86_monitor.ipynb #96e129d3
