@@ -275,19 +275,25 @@ def cell_centre(
     row, column = np.divmod(np.asarray(cell), packed["columns"])
     return np.stack([(column + .5) * packed["across"], (row + .5) * packed["down"]], -1)
 
-# %% ../../nbs/8_widgets/82_correspondence.ipynb #e7a338d7
+# %% ../../nbs/8_widgets/82_correspondence.ipynb #dcdf088a
 class PixelPlaces(PixelQuestion):
     "Which features, which pixel, which place."
-    def features_called(self, name=None): # dict: name, a, b
+    def features_called(self,
+        name=None # of the features; None = those shown
+    )->dict: # name, a, b
         "One entry of `layers`; None = the one that is shown."
         return next(entry for entry in self.layers if entry["name"] == str(name or self.layer))
 
-    def share_of(self, pixel): # (2,): x, y
+    def share_of(self,
+        pixel # (x, y) of the image pointed at
+    ): # (2,): x, y
         "The centre of a pixel of the query image, as shares of it."
         height, width = getattr(self, f"size_{self.query_and_key()[0]}")
         return np.array([(pixel[0] + .5) / width, (pixel[1] + .5) / height])
 
-    def true_place(self, pixel): # [x, y] in pixels of the other image, or None
+    def true_place(self,
+        pixel # (x, y) of the image pointed at
+    ): # [x, y] in pixels of the other image, or None
         "Where a pixel of the query image truly is, as the browser computes it."
         if self.truth is None: return None
         find = place_from_points if "points" in self.truth else place_from_grid
@@ -589,7 +595,7 @@ def text_link(
     settings = {check_name("values", key, widget.linked): lower(value) for key, value in values.items()}
     return f"[{text}](#pixcl:{quote(widget.name)}?{urlencode(settings, quote_via=quote, safe=',')})"
 
-# %% ../../nbs/8_widgets/82_correspondence.ipynb #8c355d78
+# %% ../../nbs/8_widgets/82_correspondence.ipynb #75ef012a
 class PixelPointer(PixelFigure):
     "Adds pointing from Python, and words with links above the pictures."
     text = traitlets.Unicode("").tag(sync=True)       # [the wheel](pixel=300,262) in it is a link
@@ -598,8 +604,8 @@ class PixelPointer(PixelFigure):
     link = text_link
 
     def point(self,
-        x, # whole pixel of the image pointed at
-        y
+        x, # whole pixel of the image pointed at, from the left
+        y # from the top
     ):
         "Point at a pixel; sets `match`, `similarity`, `mutual` and `error`, which a live front end confirms."
         height, width = getattr(self, f"size_{self.query_and_key()[0]}")
@@ -626,12 +632,15 @@ def set_preset(
     widget.preset = name
     return widget
 
-# %% ../../nbs/8_widgets/82_correspondence.ipynb #1206c27f
+# %% ../../nbs/8_widgets/82_correspondence.ipynb #6f1d3173
 class PixelStart(PixelPointer):
     "Adds the first sight, and the figure as a whole."
     show_preset = set_preset
 
-    def start(self, pixel, presets):
+    def start(self,
+        pixel, # (x, y), or None
+        presets # list of dicts; None = chosen by rules
+    ):
         "The pixel given, or the first preset's, or the middle."
         self.presets = self.find_presets() if presets is None else [dict(preset) for preset in presets]
         if pixel is not None: self.point(*pixel)
