@@ -632,7 +632,7 @@ def set_preset(
     widget.preset = name
     return widget
 
-# %% ../../nbs/8_widgets/82_correspondence.ipynb #6f1d3173
+# %% ../../nbs/8_widgets/82_correspondence.ipynb #403a79b9
 class PixelStart(PixelPointer):
     "Adds the first sight, and the figure as a whole."
     show_preset = set_preset
@@ -651,7 +651,7 @@ class PixelStart(PixelPointer):
         "The pixel, and for each of the features shown the veiled photograph and the best place."
         names = [self.layer] + [self.other] * bool(self.other)
         ratio = max(getattr(self, f"size_{side}")[0] / getattr(self, f"size_{side}")[1] for side in "ab")
-        figure, axes = new_figure(1, 1 + len(names), 8, ratio, room=.4)
+        figure, axes = new_figure(1, 1 + len(names), 8, ratio, room=.55)
         self.draw_query(axes[0])
         for axis, name in zip(axes[1:], names): self.draw_key(axis, name)
         return figure

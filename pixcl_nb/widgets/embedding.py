@@ -242,9 +242,9 @@ def component_colours(
     below = np.sort(parts[0], kind="stable")[hidden] if hidden < len(levels) else 256
     return np.stack(parts, 1), parts[0] >= below
 
-# %% ../../nbs/8_widgets/83_embedding.ipynb #4d4ae097
+# %% ../../nbs/8_widgets/83_embedding.ipynb #a7e213b7
 def propagate_region(
-    vectors, # int (N, C)
+    vectors, # int8 (N, C), C up to 1,000: then products of whole numbers are exact in float32, and fast
     image_of, # (N,): image of each point
     region, # bool (N,): points of one image
     votes:int=5 # nearest cells asked
@@ -255,9 +255,10 @@ def propagate_region(
     inside = np.flatnonzero(image_of == source[0])
     others = np.flatnonzero(image_of != source[0])
     joined, votes = np.zeros(len(image_of), bool), min(votes, len(inside))
-    products = vectors[others].astype(np.int32) @ vectors[inside].astype(np.int32).T
-    order = np.argsort(-products, axis=1, kind="stable")[:, :votes]
-    joined[others] = region[inside][order].sum(1) * 2 > votes
+    products = vectors[others].astype(np.float32) @ vectors[inside].astype(np.float32).T
+    ranks = products.astype(np.int64) * len(inside) - np.arange(len(inside))    # of equal products the first
+    nearest = np.argpartition(-ranks, votes - 1, axis=1)[:, :votes]
+    joined[others] = region[inside][nearest].sum(1) * 2 > votes
     return joined
 
 # %% ../../nbs/8_widgets/83_embedding.ipynb #74bf4410
@@ -822,8 +823,13 @@ def other_tables(
     levels, ranges = np.stack([part for part, _ in parts]), [ends for _, ends in parts]
     return [*tables, dict(name="PCA", levels=levels, ranges=ranges)]
 
-# %% ../../nbs/8_widgets/83_embedding.ipynb #aa117633
-def check_settings(layout, dims, points, clusters):
+# %% ../../nbs/8_widgets/83_embedding.ipynb #0e8c0844
+def check_settings(
+    layout, # "pca" | "umap" | "auto"
+    dims, # 2 or 3
+    points, # at least 1
+    clusters # at least 0
+):
     "`ValueError` for a setting that is none."
     check_name("layout", layout, ["pca", "umap", "auto"])
     check_name("dims", dims, [2, 3])
