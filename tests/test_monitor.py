@@ -1,6 +1,7 @@
 """TrainingMonitor: sees what the run logged, changes nothing in it, and steers it from here and from another process."""
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -451,7 +452,7 @@ def test_other_files_may_hold_anything(tmp_path, name, text):
 def test_pictures_that_are_half_copied_come_later(tmp_path):
     run_folder(tmp_path)
     whole = save_pictures(tmp_path / "pictures", 3, np.zeros((2, 4, 6, 3), np.uint8)).read_bytes()
-    (tmp_path / "pictures" / "step-00000004-n2.png").write_bytes(whole[:60])
+    (tmp_path / "pictures" / "step-00000004-n2.png").write_bytes(whole[:40])
     (tmp_path / "pictures" / "holiday.png").write_bytes(whole)
     (tmp_path / "pictures" / "step-00000005-n0.png").write_bytes(whole)
     monitor = TrainingMonitor(tmp_path, poll=1000)
@@ -554,6 +555,49 @@ def test_appended_rows_are_drawn_without_a_new_table_and_buttons_ask(open_widget
     page.page.get_by_role("button", name="Really stop?").click()
     assert page.js("() => window.heard.pop()") == {"kind": "command", "command": "stop"}
     assert "1 min 40 s to go" in page.text(".pxm-facts")
+
+
+def test_the_page_notices_that_python_says_nothing_any_more(open_widget):
+    page = open_widget(finished(60))
+    live = {"state": "running", "step": 60, "total": 200, "rate": 80., "elapsed": 12, "eta": 100, "message": "", "controls": True, "looked": 1_700_000_000}
+    page.set("status", live)
+    page.hook("w.checkKernel(performance.now() + 20_000)")
+    assert page.text(".pxm-badge") == "running" and page.page.locator(".pxm-buttons").is_visible()
+    page.hook("w.checkKernel(performance.now() + 31_000)")
+    assert page.text(".pxm-badge") == "no sign of life" and "No word from Python since" in page.text(".pxm-message") and not page.page.locator(".pxm-buttons").is_visible()
+    page.set("status", {**live, "step": 61})                          # it was only busy
+    assert page.text(".pxm-badge") == "running" and not page.page.locator(".pxm-message").is_visible()
+    page.set("status", {**{k: v for k, v in live.items() if k != "looked"}, "state": "finished"})
+    page.hook("w.checkKernel(performance.now() + 1e9)")                # a run that is over has nothing to say
+    assert page.text(".pxm-badge") == "finished"
+
+
+def test_an_exported_page_says_when_it_was_so(open_widget):
+    monitor = TrainingMonitor(config=TrainConfig(steps=30, batch_size=4))
+    monitor.on_step(0, {"loss": 1.}, None)
+    page = open_widget(monitor)
+    page.hook("w.checkKernel(performance.now() + 1e9)")
+    assert page.text(".pxm-badge") == "running" and "As it stood at" in page.text(".pxm-message")
+
+
+def test_a_folder_that_goes_away_is_said_to_be(tmp_path):
+    run_folder(tmp_path / "run")
+    monitor = TrainingMonitor(tmp_path / "run", poll=1000)
+    shutil.rmtree(tmp_path / "run")
+    monitor._update()
+    assert len(monitor.history) == 50 and monitor._state == "silent" and "any more" in monitor._message
+    monitor.close()
+
+
+def test_a_run_that_takes_long_to_begin_gives_signs_of_life():
+    class Slow(list):
+        def __getitem__(self, index): time.sleep(.4); return super().__getitem__(index)
+    monitor = TrainingMonitor(poll=.05)
+    told = []
+    monitor.observe(lambda change: told.append(change.new.get("looked")), "status")
+    monitor.run(Toy(), Slow(DATA), TrainConfig(steps=1, batch_size=4, device="cpu", progress=False))
+    monitor.wait(60)
+    assert len({looked for looked in told if looked}) >= 2
 
 
 def test_static_picture_and_history_agree():

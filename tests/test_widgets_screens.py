@@ -236,3 +236,17 @@ def test_two_of_a_kind_on_a_page_do_not_hear_each_other(open_widget, name):
     page.page.emulate_media(color_scheme="dark")                               # what was taken away hears nothing any more
     page.settle(4)
     assert page.js("() => document.querySelector('#widget .pxw').dataset.theme") == "dark"
+
+
+# ---------------------------------------------------------------- the keyboard
+@pytest.mark.parametrize("name", WIDGETS)
+def test_every_stop_of_the_tab_key_has_a_name_and_shows_itself(open_widget, name):
+    page, stops = show(open_widget, name), []
+    for _ in range(80):
+        page.page.keyboard.press("Tab")
+        stop = page.js("""() => { const e = document.activeElement; if (!e || e === document.body) return null; const s = getComputedStyle(e);
+            return [e.outerHTML.slice(0, 60), e.getAttribute('aria-label') || [...(e.labels || [])].map(l => l.textContent).join() || (e.tagName === 'BUTTON' ? e.textContent : '') || e.title, s.outlineStyle !== 'none' && parseFloat(s.outlineWidth) >= 1]; }""")
+        if stop is None or stop in stops: break
+        stops.append(stop)
+    assert len(stops) >= 5
+    assert [stop for stop in stops if not stop[1] or not stop[2]] == []

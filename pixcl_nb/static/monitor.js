@@ -143,8 +143,19 @@ function render({ model, el }) {
   const pictures = h("div", { class: "pxm-pictures", hidden: true }, caption, now, strip);
   root.append(h("div", { class: "pxm-top" }, badge, facts, h("span", { class: "pxm-buttons" }, pauseButton, stopButton)), progress, message, controls(smoothing.element, window_.element), grid, readout, pictures);
 
-  // --- what Python says
-  const status = () => model.get("status") || {};
+  // --- what Python says, and that it says something at all
+  const status = () => (silence ? { ...model.get("status"), ...silence } : model.get("status") || {});
+  const QUIET = 30_000;                // ms without a status, of a run that is not over, after which the kernel counts as gone
+  let heard = performance.now(), heardAt = new Date(), silence = null;
+  function takeStatus() { heard = performance.now(); heardAt = new Date(); silence = null; showStatus(); }
+  function checkKernel(now = performance.now()) {
+    const said = model.get("status") || {};
+    if (!said.looked || now - heard < QUIET || silence) return;
+    silence = { state: "silent", controls: false, eta: 0, message: `No word from Python since ${heardAt.toLocaleTimeString("en-GB")}: the kernel is busy, was restarted, or is gone. Last heard: ${said.state}.` };
+    showStatus();
+  }
+  const watch = setInterval(checkKernel, 5000);
+  base.onCleanup(() => clearInterval(watch));
   function showStatus() {
     const s = status(), done = s.total ? Math.min(1, (s.step + 1) / s.total) : null;
     root.dataset.state = s.state;
@@ -289,10 +300,10 @@ function render({ model, el }) {
   function takeSources() { if (model.get("sources")) loadPicture(model.get("sources")).then((image) => { sources = image; drawSources(); }); }
 
   // --- start
-  root.pxw = { stats, table, redraw, paint, hear: (content, buffers) => takePart(content, buffers), get charts() { return charts; }, get cursor() { return cursor; } };
+  root.pxw = { stats, table, redraw, paint, checkKernel, hear: (content, buffers) => takePart(content, buffers), get charts() { return charts; }, get cursor() { return cursor; } };
   const hear = (content, buffers) => takePart(content, buffers || []);
   model.on("msg:custom", hear); base.onCleanup(() => model.off("msg:custom", hear));
-  listen("status", showStatus); listen("rows", takeAll); listen("picture_steps", takePictures); listen("sources", takeSources); listen("collapse_below", redraw);
+  listen("status", takeStatus); listen("rows", takeAll); listen("picture_steps", takePictures); listen("sources", takeSources); listen("collapse_below", redraw);
   showStatus(); takeAll(); takePictures(); takeSources(); base.onTheme(() => redraw());
   model.send({ kind: "rows", have: table.count });
   return () => { disposed = true; clearTimeout(asked); base.cleanup(); };

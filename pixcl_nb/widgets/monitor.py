@@ -540,9 +540,10 @@ class MonitorStatus(MonitorMessages):
         rate = float(np.median(rates)) if rates else 0.
         left = 0 if math.isnan(total) else max(0, int(total) - done - 1)
         total = 0 if math.isnan(total) else int(total)
-        return dict(state=self._state, message=self._message, controls=self._steerable, step=done,
-                    total=total,
-                    rate=rate, elapsed=self._elapsed(), eta=left * self._seconds_per_step(rate))
+        status = dict(state=self._state, message=self._message, controls=self._steerable, step=done,
+                      total=total,
+                      rate=rate, elapsed=self._elapsed(), eta=left * self._seconds_per_step(rate))
+        return status if self._state in OVER else {**status, "looked": round(time.time())}
 
 # %% ../../nbs/8_widgets/86_monitor.ipynb #64cbd9d7
 class MonitorStatus(MonitorStatus):
@@ -655,6 +656,7 @@ class MonitorRun(MonitorHook):
         self._thread = threading.Thread(target=self._work, args=(method, data, quiet, run_dir, resume),
                                         daemon=True)
         self._thread.start()
+        self._watch()
         return self
 
 # %% ../../nbs/8_widgets/86_monitor.ipynb #1b4a7dcb
@@ -733,7 +735,7 @@ class MonitorFolder(MonitorCommands):
         "Time stamp of the last sign of life over there: the state's own, or the log's."
         if self._remote: return self._remote["time"]
         try: return (self.reader.run_dir / "log.jsonl").stat().st_mtime
-        except OSError: return time.time()
+        except OSError: return self._sign[0] if self._sign else time.time()
 
 # %% ../../nbs/8_widgets/86_monitor.ipynb #9b648153
 class MonitorFolder(MonitorFolder):
@@ -751,9 +753,9 @@ class MonitorFolder(MonitorFolder):
                                    self._remote, sign,
                                    now - self._sign[1], max(SILENT_AFTER, 20 * step if step > 0 else 0),
                                    read_json(self.reader.run_dir / "control.json"))
-        if state == "waiting" and not self.reader.run_dir.exists():
-            message = f"There is no folder {str(self.reader.run_dir)!r} yet; it is looked for all the time."
-        return state, message
+        if state in OVER or self.reader.run_dir.exists(): return state, message
+        words = f"There is no folder {str(self.reader.run_dir)!r} {'any more' if rows else 'yet'}"
+        return "silent" if rows else "waiting", f"{words}; it is looked for all the time."
 
 # %% ../../nbs/8_widgets/86_monitor.ipynb #3e215c40
 def watch_loop(
@@ -894,9 +896,11 @@ def _begin(self, source):
     if self.reader is not None: self._watch()
 
 def front_state(self):
-    "For a page without a kernel: everything, and no buttons."
+    "For a page without a kernel: everything, no buttons, and when this was so."
     state = super(TrainingMonitor, self).front_state()
-    return {**state, "status": {**state["status"], "controls": False}}
+    status, now = {**self._status(), "controls": False}, time.strftime("%Y-%m-%d %H:%M:%S")
+    if status.pop("looked", None): status["message"] = f"As it stood at {now}. {status['message']}".strip()
+    return {**state, "status": status}
 
 def __repr__(self):
     reached = f" to step {self.table[-1]['step']}" if self.table else ""
