@@ -22,9 +22,9 @@ from pixcl_nb.positives.matching import geometric_positions, match_features
 from pixcl_nb.methods.contract import create_method
 from pixcl_nb.images.views import ViewConfig, random_view
 from pixcl_nb.widgets import CopyPasteStudio, CorrespondenceExplorer, SeparationExplorer
-from pixcl_nb.widgets.base import PixelWidget, dequantise, page, picture_uri, quantise, uri_picture
+from pixcl_nb.widgets.base import PixelWidget, dequantise, offline_page, picture_uri, quantise, uri_picture
 from pixcl_nb.widgets.copy_paste import block_mask
-from pixcl_nb.widgets.separation import mask_cells
+from pixcl_nb.widgets.separation import foreground_of, mask_cells
 
 
 def noise(*shape, seed=0): return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
@@ -107,12 +107,12 @@ def test_an_exported_page_is_whole_and_asks_the_network_for_nothing(explorer, tm
 
 
 def test_text_that_would_close_a_script_does_not():
-    text = page("const a = '</script>';\nexport default { render };", "", {"label": "</script><script>alert(1)</script>"}, "t")
+    text = offline_page("const a = '</script>';\nexport default { render };", "", {"label": "</script><script>alert(1)</script>"}, "t")
     assert text.count("</script>") == 2
 
 
 def test_a_page_needs_exactly_one_module():
-    with pytest.raises(ValueError, match="export default"): page("const a = 1;", "", {}, "t")
+    with pytest.raises(ValueError, match="export default"): offline_page("const a = 1;", "", {}, "t")
 
 
 def test_an_unknown_script_is_named():
@@ -277,7 +277,7 @@ def test_a_block_that_a_config_refuses_is_said_to_be(studio):
 
 
 def test_the_studio_refuses_what_it_cannot_show():
-    for bad, words in (([], "empty"), ({"a": noise(3, 8, 8)}, "uint8"), (7, "expected")):
+    for bad, words in (([], "empty"), ({"a": 99 * noise(3, 8, 8)}, "uint8"), (7, "expected")):
         with pytest.raises((ValueError, TypeError), match=words): CopyPasteStudio(bad)
     with pytest.raises(ValueError, match="background"): CopyPasteStudio([picture(64, 64), picture(64, 64, 1)], size=64, query={"background": "nobody"})
     with pytest.raises(ValueError, match="same name"): CopyPasteStudio([picture(64, 64)], [picture(64, 64)], size=64)
