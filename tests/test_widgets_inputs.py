@@ -130,7 +130,7 @@ def test_names_of_classes(names): assert as_class_names("class_names", names, 3)
 
 
 def test_names_that_cannot_be():
-    for names, words in (({1: "a", "1": "b"}, "two keys"), ({"sky": 0}, "invalid literal"), ("sky", "text")):
+    for names, words in (({1: "a", "1": "b"}, "two keys"), ({"sky": 0}, "no class id"), ({-1: "x"}, "no class id"), ({1.5: "x"}, "no class id"), ("sky", "text")):
         with pytest.raises(ValueError, match=words): as_class_names("class_names", names, 2)
     assert as_class_names("class_names", None, 1) == ["class 0"] and as_class_names("class_names", {}, 1) == ["class 0"]
 

@@ -221,12 +221,14 @@ def as_class_names(
     names, # a list of names, a dictionary id → name, or None
     count:int # how many classes there are at least
 )->list: # of text, `count` or more
-    "A name for each class; \"class 7\" where none was given. `ValueError` for an id that is no whole number."
+    "A name for each class; \"class 7\" where none was given. `ValueError` for a key that is no id."
     if isinstance(names, str):
         raise ValueError(f"{name}: expected a list or a dictionary of names, got the text {names!r}")
     if not isinstance(names, dict): names = dict(enumerate([] if names is None else names))
-    try: given = {int(key): str(text) for key, text in named_entries(name, names).items()} if names else {}
-    except ValueError as error: raise ValueError(f"{name}: {error}") from None
+    entries = named_entries(name, names) if names else {}
+    wrong = next((key for key in entries if not key.isdecimal()), None)
+    if wrong is not None: raise ValueError(f"{name}: the key {wrong!r} is no class id (0, 1, 2, …)")
+    given = {int(key): str(text) for key, text in entries.items()}
     return [given.get(i, f"class {i}") for i in range(max([count, *(key + 1 for key in given)]))]
 
 # %% ../../nbs/8_widgets/81_base.ipynb #9a6fbee2
