@@ -36,4 +36,9 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "training.distributed": ['start_processes'],
     "training.loop": ['History', 'pretrain'],
     "training.settings": ['TrainConfig'],
+    "widgets.copy_paste": ['CopyPasteStudio'],
+    "widgets.correspondence": ['CorrespondenceExplorer'],
+    "widgets.embedding": ['EmbeddingExplorer'],
+    "widgets.monitor": ['TrainingMonitor'],
+    "widgets.separation": ['SeparationExplorer'],
 })

@@ -47,6 +47,11 @@ PUBLIC |= {
     "evaluation.separation": "separability",
     "evaluation.keypoints": "pck pck_keypoints pck_pairs",
     "evaluation.protocols": "EvaluationReport evaluate",
+    "widgets.correspondence": "CorrespondenceExplorer",
+    "widgets.embedding": "EmbeddingExplorer",
+    "widgets.copy_paste": "CopyPasteStudio",
+    "widgets.separation": "SeparationExplorer",
+    "widgets.monitor": "TrainingMonitor",
     "plots": "show_features show_images show_overlay",
 }
 

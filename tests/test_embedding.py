@@ -318,8 +318,8 @@ def test_names_of_steps_are_not_called_steps():
 
 
 def test_a_data_sets_colours_are_passed_on():
-    from pixcl_nb.data import load_data
-    from pixcl_nb.encoders import create_encoder
+    from pixcl_nb.images.data import load_data
+    from pixcl_nb.networks.encoders import create_encoder
     data = load_data("samples", split="test")
     entry = EmbeddingExplorer.from_encoder(create_encoder("pixcl_tiny"), data, count=2, layout="pca").colouring("class")
     assert [list(bytes.fromhex(colour[1:])) for colour in entry["palette"]][:data.num_classes] == data.palette.tolist()

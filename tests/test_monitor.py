@@ -14,7 +14,8 @@ import pytest
 import torch
 from torch import nn
 
-from pixcl_nb.training import History, TrainConfig, TrainingStopped, pretrain
+from pixcl_nb.training.loop import History, pretrain
+from pixcl_nb.training.settings import TrainConfig, TrainingStopped
 from pixcl_nb.widgets.monitor import LogTail, PixelColours, RunReader, TrainingMonitor, control, follow_control, load_pictures, process_birth, process_facts, process_is_gone, save_pictures
 
 from browser import open_widget   # noqa: F401  a fixture

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pixcl_nb.data import load_data
+from pixcl_nb.images.data import load_data
 from pixcl_nb.widgets import CopyPasteStudio, SeparationExplorer
 from pixcl_nb.widgets.base import ALIVE, PixelWidget, as_class_names, as_image, as_mask, as_palette, as_uint8_image, named_entries, picture_uri, uri_picture
 

@@ -13,9 +13,10 @@ import torch
 import traitlets
 
 from ..checks import check_name, check_range
-from ..compose import CopyPasteConfig, compose, draw_block, mask_at_stride, object_map, place_block
+from ..images.cells import mask_at_stride
+from ..images.compositor import compose, CopyPasteConfig, draw_block, object_map, place_block
 from ..plots import new_figure, to_picture
-from ..views import TRIES, ViewConfig, random_view, resample_mask, size_pair
+from ..images.views import TRIES, ViewConfig, random_view, resample_mask, size_pair
 from .base import PixelWidget, as_uint8_image, check_arguments, check_state_size
 from .base import named_entries, picture_uri
 
@@ -220,7 +221,8 @@ class StudioPair(StudioMasks):
         return *pictures, *masks
 
 # %% ../../nbs/8_widgets/84_copy_paste.ipynb #f4b37434
-IMPORTS = """from pixcl_nb.compose import CopyPasteConfig, compose, mask_at_stride
+IMPORTS = """from pixcl_nb.images.cells import mask_at_stride
+from pixcl_nb.images.compositor import CopyPasteConfig, compose
 from pixcl_nb.widgets.copy_paste import block_mask
 """
 

@@ -31,10 +31,11 @@ import traitlets
 from PIL import Image
 
 from ..checks import atomic_write, check_name, check_range, check_tensor
-from ..evaluation import encode
-from ..matching import evaluating
+from ..networks.encoding import encode
+from ..networks.encoding import evaluating
 from ..plots import to_picture
-from ..training import History, TrainConfig, pretrain
+from ..training.loop import History, pretrain
+from ..training.settings import TrainConfig
 from .base import PixelWidget, check_state_size
 from .embedding import pca_layout, procrustes
 

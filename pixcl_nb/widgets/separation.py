@@ -14,9 +14,10 @@ import torch.nn.functional as F
 import traitlets
 
 from ..checks import check_name, check_range
-from ..compose import CopyPaste, mask_at_stride
-from ..evaluation import separability
-from ..matching import encode_images, evaluating
+from ..images.cells import mask_at_stride
+from ..images.compositor import CopyPaste
+from ..evaluation.separation import separability
+from ..networks.encoding import encode_images, evaluating
 from ..plots import new_figure
 from .base import PixelWidget, as_image, as_mask, as_uint8_image, check_arguments, check_fit
 from .base import check_state_size, named_entries, picture_uri, quantise, uri_picture

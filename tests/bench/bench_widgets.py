@@ -20,7 +20,7 @@ import torch.nn.functional as F
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from browser import WidgetPage, chromium
 
-from pixcl_nb.training import History
+from pixcl_nb.training.loop import History
 from pixcl_nb.widgets import CopyPasteStudio, CorrespondenceExplorer, EmbeddingExplorer, SeparationExplorer, TrainingMonitor
 
 HOVERS = """async (count) => {
