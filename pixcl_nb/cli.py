@@ -26,7 +26,7 @@ import torch
 from .auxiliary import fit_auxiliary_labels
 from .checks import atomic_write, check_name
 from .claims import ROWS, SCALES, ClaimsConfig, run_claims
-from .course import add_commands
+from .course.gradebook import add_commands
 from .data import READERS, SAMPLE_SPLITS, label_subset, load_data, load_pairs, write_samples
 from .demo import DemoConfig, run_demo
 from .encoders import create_encoder, load_checkpoint
