@@ -353,7 +353,21 @@ def store(
     write_notebook(path.with_name(f"{name}.ipynb"), shown_notebook(submission, master, marked))
     atomic_write(path, json.dumps(dict(fingerprint=fingerprint, marked=asdict(marked))).encode("utf-8", "replace"))
 
-# %% ../../nbs/course/105_gradebook.ipynb #2c61da5f
+# %% ../../nbs/course/105_gradebook.ipynb #857ffe71
+@contextlib.contextmanager
+def setting(
+    **variables # of the environment
+):
+    "Environment variables that are set for a while."
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try: yield
+    finally:
+        for name, value in before.items():
+            if value is None: os.environ.pop(name)
+            else: os.environ[name] = value
+
+
 def mark_one(
     one:Submission,
     master:dict, # as read_notebook gives it
@@ -362,14 +376,11 @@ def mark_one(
 )->Marked:
     "Marks of one submission, whatever it is."
     if one.why: return unmarked(master, one.student, one.assignment, one.why)
-    before = os.environ.get("PIXCL_COURSE_SEED")
-    os.environ["PIXCL_COURSE_SEED"] = seed
-    try: marked = mark_notebook(one.notebook, master, sandboxes[one.assignment], one.student, one.assignment)
+    try:
+        with setting(PIXCL_COURSE_SEED=seed):
+            marked = mark_notebook(one.notebook, master, sandboxes[one.assignment], one.student, one.assignment)
     except Exception as error:               # ours, not the student's: said, and the others go on
         return unmarked(master, one.student, one.assignment, f"could not be marked: {type(error).__name__}: {error}")
-    finally:
-        os.environ.pop("PIXCL_COURSE_SEED")
-        if before is not None: os.environ["PIXCL_COURSE_SEED"] = before
     marked.remarks += one.remarks
     return marked
 
@@ -427,7 +438,7 @@ def prepared_course(
     generate_assignments(course, found)
     return found
 
-# %% ../../nbs/course/105_gradebook.ipynb #5ebd4035
+# %% ../../nbs/course/105_gradebook.ipynb #de615841
 def mark_folder(
     folder, # of submissions
     course="course/instructor", # the instructor's folder: gradebook, marks, feedback
@@ -445,7 +456,8 @@ def mark_folder(
     seed = course_seed(course) if seed is None else str(seed)
     found, results = find_submissions(folder, known), []
     names = folder_names({roster_id(one.student, roster) for one in found} | set(roster))
-    with open_gradebook(course) as book, Sandboxes(known, limits, unsafe) as sandboxes:
+    runs = setting(PIXCL_CAPSTONE_RUNS=str(course/"capstone"))
+    with runs, open_gradebook(course) as book, Sandboxes(known, limits, unsafe) as sandboxes:
         for one in found:
             student = roster_id(one.student, roster)
             if not one.assignment: marked, now = Marked(student, readable(Path(one.path).stem)[:60], remarks=[one.why]), True

@@ -18,7 +18,7 @@ from .checks import MARKING
 from .packs import closed_modules, kind_of, marked_cells, student_copy
 from .sandbox import Limits, Sandbox, Session, StudentError
 
-# %% ../../nbs/course/104_marking.ipynb #cc5d6706
+# %% ../../nbs/course/104_marking.ipynb #6c8b2b91
 @dataclass
 class Step:
     "Something to do: run a cell, or a test."
@@ -38,7 +38,7 @@ def steps_of_cell(
     kind = kind_of(expected[grade_id]) if isinstance(grade_id, str) and grade_id in expected else "own"
     if kind == "tests": return [Step("tests", grade_id, expected[grade_id]["source"])]
     if cell["cell_type"] != "code" or not cell["source"].strip(): return []
-    if kind != "setup": return [Step(kind, grade_id if kind == "solution" else f"your cell {number + 1}", cell["source"])]
+    if kind != "setup": return [Step(kind, grade_id if kind == "solution" else f"cell {number + 1}", cell["source"])]
     steps = [Step("setup", grade_id, expected[grade_id]["source"])]
     changed = cell["source"].strip() != expected[grade_id]["source"].strip()
     return steps + ([Step("own", f"{grade_id}, as you changed it", cell["source"])] if changed else [])
