@@ -1,6 +1,6 @@
 """Wrong solutions of the assignments: (question, what is wrong, text of the solution, its replacement, which of the question's tests must fail).
 
-"both" are the tests a student sees and the hidden ones, "hidden" the hidden ones alone: mistakes that the small example forgives. "all": every test of the recipe and the curve; "curve": points by the published curve."""
+"both" are the tests a student sees and the hidden ones, "hidden" the hidden ones alone: mistakes that the small example forgives; a list names them."""
 
 MUTANTS = {
     "1_info_nce": [
@@ -28,6 +28,8 @@ MUTANTS = {
         ("step", "gradient stopped at the query", "F.normalize(query, dim=1), F.normalize(key, dim=1).detach()", "F.normalize(query, dim=1).detach(), F.normalize(key, dim=1)", "both"),
         ("step", "key not normalised", "F.normalize(key, dim=1).detach()", "key.detach()", "both"),
         ("step", "temperature ignored", "/ temperature", "/ .2", "hidden"),
+        ("step", "queue rows scaled", "queue.detach()\n", "F.normalize(queue.detach(), dim=1)\n", "hidden"),
+        ("logits", "a negative of zeros becomes NaN", "(F.normalize(rows, dim=1) for rows in (query, positive, negatives))", "(F.normalize(query, dim=1), F.normalize(positive, dim=1), negatives / negatives.norm(dim=1, keepdim=True))", "hidden"),
     ],
     "2_copy_paste": [
         ("compose", "swapped mask", "foreground, background)", "background, foreground)", "both"),
@@ -37,6 +39,7 @@ MUTANTS = {
         ("at-stride", "off-by-one grid", "mask[:, stride // 2:h:stride, stride // 2:w:stride]", "mask[:, (stride - 1) // 2:h:stride, (stride - 1) // 2:w:stride]", "both"),
         ("at-stride", "a cell that is not whole", "side // stride * stride for side", "side for side", "both"),
         ("at-stride", "rows and columns swapped", "return mask", "h, w = w, h\n    return mask", "hidden"),
+        ("leak", "0/0", " if pairs else math.nan", " if pairs else 0.", "hidden"),
         ("rectangles", "aspect upside down", "(A * r).sqrt().round().clamp(max=h), (A / r).sqrt().round().clamp(max=w)", "(A / r).sqrt().round().clamp(max=h), (A * r).sqrt().round().clamp(max=w)", "both"),
         ("rectangles", "off-by-one place", "(h - height + 1)", "(h - height)", "both"),
         ("rectangles", "aspect uniform, not its logarithm", "(low + numbers[:, 1] * (high - low)).exp()", "aspect[0] + numbers[:, 1] * (aspect[1] - aspect[0])", "both"),
@@ -84,6 +87,9 @@ MUTANTS = {
         ("loops", "ignored pixels are a class", "if labels[i] != ignore_index]", "]", "both"),
         ("loops", "wrong temperature", "(features[i] @ features[j] / temperature).exp()", "(features[i] @ features[j]).exp()", "both"),
         ("loops", "lonely pixels are counted", "sum(losses) / len(losses)", "sum(losses) / len(kept)", "both"),
+        ("loops", "always 255", "!= ignore_index", "!= 255", "hidden"),
+        ("table", "always 255", "!= ignore_index", "!= 255", "hidden"),
+        ("stream", "always 255", "!= ignore_index", "!= 255", "hidden"),
         ("loops", "division by zero without positives", " if losses else 0 * features.sum()", "", "hidden"),
         ("table", "itself below the line", "s.masked_fill(itself, -math.inf).logsumexp(1)", "s.logsumexp(1)", "both"),
         ("table", "zero instead of minus infinity", "-math.inf", "0.", "both"),
@@ -117,6 +123,8 @@ MUTANTS = {
         ("pairs", "classes' 255 forgotten", "counted = (ids != ignore) & (classes != ignore)", "counted = ids != ignore", "both"),
         ("pairs", "chance of ids", "chance=ratio(same_class, all_pairs)", "chance=ratio(same_id, all_pairs)", "both"),
         ("pairs", "precision and recall swapped", "precision=ratio(both, same_id)", "precision=ratio(both, same_class)", "both"),
+        ("pairs", "always 255", "(ids != ignore) & (classes != ignore)", "(ids != 255) & (classes != 255)", "hidden"),
+        ("across", "always 255", "(a != ignore) & (c != ignore)", "(a != 255) & (c != 255)", "hidden"),
         ("pairs", "0 instead of NaN", "else math.nan", "else 0.", "hidden"),
         ("outliers", "the nearest go", "kept[order[len(ids) - int(share * len(ids)):]]", "kept[order[:int(share * len(ids))]]", "both"),
         ("outliers", "given ids overwritten", "kept = ids.clone()", "kept = ids", "both"),
@@ -138,11 +146,15 @@ MUTANTS = {
         ("interval", "t at n degrees of freedom", "T[n - 1]", "T.get(n, 2.2)", "both"),
         ("interval", "not paired", "float(d.std(correction=1))", "(torch.tensor(a).double().var() + torch.tensor(b).double().var()).sqrt().item()", "both"),
         ("interval", "sign flipped", "torch.tensor(a, dtype=torch.float64) - torch.tensor(b, dtype=torch.float64)", "torch.tensor(b, dtype=torch.float64) - torch.tensor(a, dtype=torch.float64)", "both"),
-        ("recipe", "over the budget", 'dict(method="densecl-geometric")', 'dict(method="densecl-geometric", steps=4000)', "all"),
-        ("recipe", "learns from labels", '"densecl-geometric"', '"label_contrast"', "all"),
-        ("recipe", "another encoder", 'dict(method="densecl-geometric")', 'dict(method="densecl-geometric", encoder="resnet50")', "all"),
-        ("recipe", "MoCo v2 as it is", '"densecl-geometric"', '"moco"', "curve"),
-        ("recipe", "DenseCL as released", '"densecl-geometric"', '"densecl"', "curve"),
-        ("recipe", "mutual matches", '"densecl-geometric"', '"densecl-mutual"', "curve"),
+        ("recipe", "over the budget", 'dict(method="densecl-geometric")', 'dict(method="densecl-geometric", steps=4000)', ["recipe-seen", "tried-hidden", "claim-seen", "claim-hidden", "curve-hidden"]),
+        ("recipe", "learns from labels", '"densecl-geometric"', '"label_contrast"', ["recipe-seen", "tried-hidden", "claim-seen", "claim-hidden", "curve-hidden"]),
+        ("recipe", "another encoder", 'dict(method="densecl-geometric")', 'dict(method="densecl-geometric", encoder="resnet50")', ["recipe-seen", "tried-hidden", "claim-seen", "claim-hidden", "curve-hidden"]),
+        ("tried", "not the best of its own table", "return [", "return [(dict(lr=.1), [.5, .5]), ", ["tried-hidden"]),
+        ("tried", "one recipe four times", "return [", "return 4 * [", ["tried-hidden"]),
+        ("tried", "one seed", "return [", "return [(settings, scores[:1]) for settings, scores in [", ["tried-hidden"]),
+        ("tried", "numbers that do not come out", "return [", "return [(settings, [score + .02 for score in scores]) for settings, scores in [", ["tried-hidden"]),
+        ("claim", "two settings changed", "return {}", "return dict(lr=.1)", ["claim-seen", "claim-hidden"]),
+        ("claim", "upside down", "return .008, .024", "return .024, .008", ["claim-seen", "claim-hidden"]),
+        ("claim", "sure and wrong", "return .008, .024", "return .2, .201", ["claim-hidden"]),
     ],
 }

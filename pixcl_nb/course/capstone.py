@@ -21,13 +21,14 @@ from .checks import fresh_seed
 from ..data import load_data, write_samples
 from ..views import ViewConfig
 
-# %% ../../nbs/course/106_capstone.ipynb #31fb7f56
+# %% ../../nbs/course/106_capstone.ipynb #4377ec65
 BASE = dict(method="moco", steps=400, batch_size=32, lr=.06, warmup_steps=20, temperature=.2, momentum=.99,
             queue_size=2048, loss_lambda=.5, dense_weight=.2, crop=96, smallest_crop=.3, colour=.2, hue=.05,
             grayscale=0., blur=0.)
 BUDGET = dict(steps=(1, 400), batch_size=(4, 32), lr=(1e-6, 2.), warmup_steps=(0, 400), temperature=(.01, 5.),
-              momentum=(0., 1.), queue_size=(32, 8192), loss_lambda=(0., 1.), dense_weight=(0., 2.), crop=(48, 96),
-              smallest_crop=(.05, 1.), colour=(0., 1.), hue=(0., .5), grayscale=(0., 1.), blur=(0., 1.))
+              momentum=(0., 1.), queue_size=(32, 8192), loss_lambda=(0., 1.), dense_weight=(0., 2.),
+              crop=(48, 96), smallest_crop=(.05, 1.), colour=(0., 1.), hue=(0., .5), grayscale=(0., 1.),
+              blur=(0., 1.))
 RECIPE_METHODS = ["moco", "densecl", "densecl-geometric", "densecl-mutual", "densecl-index", "cp2"]
 
 def check_recipe(
@@ -56,7 +57,7 @@ def check_setting(
     low, high = BUDGET[name]
     if not low <= value <= high: raise ValueError(f"{name}: {value} is outside the budget, {low} to {high}")
 
-# %% ../../nbs/course/106_capstone.ipynb #1ba7baef
+# %% ../../nbs/course/106_capstone.ipynb #eee139fe
 def changed_setting(
     recipe:dict, # the handed-in one
     other:dict # the same but for one setting
@@ -64,10 +65,10 @@ def changed_setting(
     "The one setting in which two recipes differ, else `ValueError`."
     whole, against = check_recipe(recipe), check_recipe(other)
     differ = [name for name in BASE if whole[name] != against[name]]
-    if len(differ) != 1: raise ValueError(f"ablation: {len(differ)} settings differ ({', '.join(differ)}), expected one")
+    if len(differ) != 1: raise ValueError(f"ablation: {len(differ)} settings differ, expected one {differ}")
     return differ[0]
 
-# %% ../../nbs/course/106_capstone.ipynb #2c35bace
+# %% ../../nbs/course/106_capstone.ipynb #0cfdf34c
 def view_of(
     recipe:dict # as check_recipe returns it
 )->ViewConfig:
@@ -76,13 +77,13 @@ def view_of(
     same = {name: recipe[name] for name in ("hue", "grayscale", "blur")}
     return ViewConfig(size=recipe["crop"], scale=(recipe["smallest_crop"], 1.), **colour, **same)
 
-
+# %% ../../nbs/course/106_capstone.ipynb #bf3ae274
 def method_of(
     recipe:dict, # as check_recipe returns it
     seed:int # of the first weights
 ):
     "The untrained method of a recipe, on a `pixcl_tiny` that is the same for all recipes of a seed."
-    from pixcl_nb.compose import CopyPasteConfig         # imported where used: checking a recipe should cost nothing
+    from pixcl_nb.compose import CopyPasteConfig         # imported here: checking a recipe costs nothing
     from pixcl_nb.encoders import create_encoder
     from pixcl_nb.methods import create_method
     with torch.random.fork_rng():
@@ -98,7 +99,7 @@ def method_of(
     if name == "densecl": settings.update(loss_lambda=recipe["loss_lambda"], positives=positives or "feature")
     return create_method(name, encoder, seed=seed, **settings)
 
-# %% ../../nbs/course/106_capstone.ipynb #657722c7
+# %% ../../nbs/course/106_capstone.ipynb #09b55f20
 def train_recipe(
     recipe:dict, # as check_recipe returns it
     seed:int, # of weights and batches
@@ -107,8 +108,9 @@ def train_recipe(
     "The encoder of a recipe after its steps."
     from pixcl_nb.training import TrainConfig, pretrain
     method = method_of(recipe, seed)
-    config = TrainConfig(recipe["steps"], recipe["batch_size"], recipe["lr"], seed=seed, device="cpu", precision="bf16",
-                         warmup_steps=recipe["warmup_steps"], checkpoint_every=100, channels_last=True, progress=False)
+    config = TrainConfig(recipe["steps"], recipe["batch_size"], recipe["lr"], seed=seed, device="cpu",
+                         precision="bf16", warmup_steps=recipe["warmup_steps"], checkpoint_every=100,
+                         channels_last=True, progress=False)
     pretrain(method, load_data("samples", split="train", size=(128, 128)).cache(), config, run_dir=folder)
     return method.encoder
 
@@ -123,7 +125,7 @@ def held_out_scenes(
     if not (place/"test.txt").exists(): write_samples(place, {"test": count}, seed=seed, progress=False)
     return load_data("samples", root=place, split="test", size=(128, 128)).cache()
 
-# %% ../../nbs/course/106_capstone.ipynb #4f28c5f3
+# %% ../../nbs/course/106_capstone.ipynb #e491892a
 def runs_folder()->Path:
     "Where runs and scores are kept: PIXCL_CAPSTONE_RUNS while work is marked, runs/capstone otherwise."
     return Path(os.environ.get("PIXCL_CAPSTONE_RUNS", "runs/capstone"))
@@ -135,29 +137,30 @@ def measure_recipe(
     split:str, # val or held-out
     folder:Path # of the runs
 )->float:
-    "mIoU of a linear probe on the trained, frozen features; on one thread, since equal results need equal threads."
+    "mIoU of a linear probe on the trained, frozen features; on one thread: equal results need equal threads."
     from pixcl_nb.evaluation import linear_probe
-    threads, name = torch.get_num_threads(), hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:12]
+    threads = torch.get_num_threads()
     try:
         torch.set_num_threads(1)
-        encoder = train_recipe(recipe, seed, folder/f"{name}-seed{seed}")
+        run = folder/score_file(recipe, seed, "training").removesuffix(".json")
+        encoder = train_recipe(recipe, seed, run)
         train = load_data("samples", split="train", size=(128, 128)).cache()
-        val = load_data("samples", split="val", size=(128, 128)).cache() if split == "val" else held_out_scenes(folder)
-        return linear_probe(encoder, train, val, seed=seed).miou
+        scenes = load_data("samples", split="val", size=(128, 128)).cache() if split == "val" else None
+        return linear_probe(encoder, train, scenes or held_out_scenes(folder), seed=seed).miou
     finally: torch.set_num_threads(threads)
 
-
+# %% ../../nbs/course/106_capstone.ipynb #2d8e0032
 def score_file(
     recipe:dict, # as check_recipe returns it
     seed:int, # of weights and batches
-    split:str # val or held-out
+    split:str # val, held-out, or training for the run itself
 )->str:
     "The name of the file that keeps a score: all that it depends on is in it."
     scenes = fresh_seed("capstone scenes") if split == "held-out" else 0
     content = json.dumps([recipe, seed, split, scenes], sort_keys=True)
     return f"score-{hashlib.sha256(content.encode()).hexdigest()[:16]}.json"
 
-# %% ../../nbs/course/106_capstone.ipynb #fb064afa
+# %% ../../nbs/course/106_capstone.ipynb #68706729
 def score_recipe(
     recipe:dict, # settings that differ from BASE
     seeds=(0, 1, 2), # a training each, some two minutes on one core
@@ -176,8 +179,9 @@ def score_recipe(
         scores.append(json.loads(path.read_text())["miou"])
     return scores
 
-# %% ../../nbs/course/106_capstone.ipynb #14d24fac
-UNTRAINED, HALVING = .168, .03                # mIoU of random features on the samples; gain that halves what is missing
+# %% ../../nbs/course/106_capstone.ipynb #37d23f07
+UNTRAINED = .168                              # mIoU of random features on the samples
+HALVING = .03                                 # gain that halves what is missing
 
 def curve_points(
     scores, # mIoU for each seed
@@ -187,7 +191,7 @@ def curve_points(
     gain = max(0., float(np.mean(scores)) - UNTRAINED)
     return round(2 * out_of * (1 - 2 ** (-gain / HALVING))) / 2
 
-# %% ../../nbs/course/106_capstone.ipynb #25f84f40
+# %% ../../nbs/course/106_capstone.ipynb #3fc21634
 def interval_score(
     low:float, # of an interval that should hold in 80 % of cases
     high:float, # its upper end
@@ -208,7 +212,7 @@ def claim_points(
     if not (math.isfinite(low) and math.isfinite(high) and low <= high): return 0.
     return round(2 * out_of * max(0., 1 - interval_score(low, high, truth) / zero)) / 2
 
-# %% ../../nbs/course/106_capstone.ipynb #8a5eddb4
+# %% ../../nbs/course/106_capstone.ipynb #65017bd9
 def check_table(
     rows:list, # (recipe, list of val mIoU for seeds 0, 1, …)
     recipe:dict # the handed-in one
@@ -220,10 +224,11 @@ def check_table(
     faults = [] if len(different) >= 4 else [f"{len(different)} different recipes, expected at least 4"]
     if any(len(scores) < 2 for _, scores in tried): faults.append("a recipe with fewer than two seeds")
     best = max(tried, key=lambda row: np.mean(row[1]))[0] if not faults else None
-    if best is not None and best != check_recipe(recipe): faults.append("the recipe is not the best of the table by val")
+    if best is not None and best != check_recipe(recipe):
+        faults.append("the recipe is not the table's best by val")
     return faults
 
-# %% ../../nbs/course/106_capstone.ipynb #17a4de45
+# %% ../../nbs/course/106_capstone.ipynb #6daaf7c1
 def table_points(
     rows:list, # (recipe, list of val mIoU for seeds 0, 1, …)
     recipe:dict, # the handed-in one

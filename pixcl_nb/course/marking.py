@@ -18,7 +18,7 @@ from .checks import MARKING
 from .packs import closed_modules, kind_of, marked_cells, student_copy
 from .sandbox import Limits, Sandbox, Session, StudentError
 
-# %% ../../nbs/course/104_marking.ipynb #6c8b2b91
+# %% ../../nbs/course/104_marking.ipynb #00842379
 @dataclass
 class Step:
     "Something to do: run a cell, or a test."
@@ -38,12 +38,13 @@ def steps_of_cell(
     kind = kind_of(expected[grade_id]) if isinstance(grade_id, str) and grade_id in expected else "own"
     if kind == "tests": return [Step("tests", grade_id, expected[grade_id]["source"])]
     if cell["cell_type"] != "code" or not cell["source"].strip(): return []
-    if kind != "setup": return [Step(kind, grade_id if kind == "solution" else f"cell {number + 1}", cell["source"])]
+    name = grade_id if kind in ("setup", "solution") else f"cell {number + 1}"
+    if kind != "setup": return [Step(kind, name, cell["source"])]
     steps = [Step("setup", grade_id, expected[grade_id]["source"])]
     changed = cell["source"].strip() != expected[grade_id]["source"].strip()
     return steps + ([Step("own", f"{grade_id}, as you changed it", cell["source"])] if changed else [])
 
-# %% ../../nbs/course/104_marking.ipynb #d1e11ba3
+# %% ../../nbs/course/104_marking.ipynb #3644b0df
 def deleted_and_edited(
     submission:dict, # notebook
     master:dict # as read_notebook gives it
@@ -53,31 +54,34 @@ def deleted_and_edited(
     remarks = []
     for grade_id, cell in marked_cells(master).items():
         kind = kind_of(cell)
-        if grade_id not in seen: remarks.append(f"{grade_id} was deleted" + ("; it was put back" if kind in ("tests", "setup") else ""))
+        back = "; it was put back" if kind in ("tests", "setup") else ""
+        if grade_id not in seen: remarks.append(f"{grade_id} was deleted{back}")
         elif kind in ("tests", "setup"):
             known = {text.strip() for text in (cell["source"], released[grade_id]["source"])}
             what = "the original was used" if kind == "tests" else "the original was run before it"
             if seen[grade_id]["source"].strip() not in known: remarks.append(f"{grade_id} was edited; {what}")
     return remarks
 
-
+# %% ../../nbs/course/104_marking.ipynb #5f6612e6
 def plan(
     submission:dict, # notebook
     master:dict # as read_notebook gives it
 )->list:
     "The steps of a submission, in its own order, up to the last test."
     expected = marked_cells(master)
-    steps = [step for number, cell in enumerate(submission["cells"]) for step in steps_of_cell(cell, number, expected)]
+    cells = enumerate(submission["cells"])
+    steps = [step for number, cell in cells for step in steps_of_cell(cell, number, expected)]
     first = {step.name: i for i, step in reversed(list(enumerate(steps))) if step.kind == "tests"}
     steps = [step for i, step in enumerate(steps) if step.kind != "tests" or first[step.name] == i]
     names = {step.name for step in steps}
-    missing = [Step(kind_of(cell), name, cell["source"]) for name, cell in expected.items() if name not in names]
-    setup = [step for step in missing if step.kind == "setup" and expected[step.name]["cell_type"] == "code"]
+    absent = [name for name in expected if name not in names and expected[name]["cell_type"] == "code"]
+    missing = [Step(kind_of(expected[name]), name, expected[name]["source"]) for name in absent]
+    setup = [step for step in missing if step.kind == "setup"]
     steps = setup + steps + [step for step in missing if step.kind == "tests"]
     last = max(i for i, step in enumerate(steps) if step.kind == "tests")
     return steps[:last + 1]
 
-# %% ../../nbs/course/104_marking.ipynb #3b0de970
+# %% ../../nbs/course/104_marking.ipynb #25c91cdd
 @dataclass
 class Question:
     "What one test cell found."
@@ -89,7 +93,7 @@ class Question:
     why:str = ""     # what went wrong, in full: for the lecturer
     told:str = ""    # the same without anything of ours: for the student
 
-
+# %% ../../nbs/course/104_marking.ipynb #ca31679d
 def pieces_of(
     source:str # of a test cell
 )->list:
@@ -111,14 +115,15 @@ def title_above(
         if kind_of(cell) and cell["metadata"]["nbgrader"]["grade_id"] == grade_id: return title
     return title
 
-# %% ../../nbs/course/104_marking.ipynb #d1be713c
+# %% ../../nbs/course/104_marking.ipynb #ca7ce0a9
 def run_piece(
     source:str, # of a piece of a test
     names:dict # the test's names
 ):
     "Execute; the value of the last line if it is an expression, as in a notebook."
     tree = ast.parse(source)
-    last = ast.Expression(tree.body.pop().value) if tree.body and isinstance(tree.body[-1], ast.Expr) else None
+    ends_in_value = tree.body and isinstance(tree.body[-1], ast.Expr)
+    last = ast.Expression(tree.body.pop().value) if ends_in_value else None
     exec(compile(tree, "<tests>", "exec"), names)
     return eval(compile(last, "<tests>", "eval"), names) if last else None
 
@@ -132,7 +137,7 @@ def failure(
     if isinstance(error, AssertionError): return str(error) or "an assertion failed", "an assertion failed"
     return f"{type(error).__name__}: {error}", f"what came back does not fit ({type(error).__name__})"
 
-# %% ../../nbs/course/104_marking.ipynb #d7abaea8
+# %% ../../nbs/course/104_marking.ipynb #b1f7a8c1
 def run_test(
     source:str, # of a test cell, hidden tests included
     names:dict, # set-up names and the student's functions
@@ -155,9 +160,10 @@ def run_test(
         question.told = question.told or "; ".join(f"{row[0]}: {row[1]}" for _, row in wrong[:4])
     if question.why: return
     question.points = max(0, min(question.out_of, value)) if type(value) in (int, float) else question.out_of
-    if question.points < question.out_of: question.why = question.told = f"{value:g} of {question.out_of:g} points"
+    if question.points < question.out_of:
+        question.why = question.told = f"{value:g} of {question.out_of:g} points"
 
-# %% ../../nbs/course/104_marking.ipynb #8d2f0d46
+# %% ../../nbs/course/104_marking.ipynb #f48fe21e
 @dataclass
 class Marked:
     "What a submission earned."
@@ -183,7 +189,7 @@ class Marked:
         lost = f" (lost in {', '.join(sorted(self.lost()))})" if self.lost() else ""
         return f"{self.student}, {self.assignment}: {self.points:g} of {self.out_of:g}{lost}"
 
-# %% ../../nbs/course/104_marking.ipynb #0dc19c60
+# %% ../../nbs/course/104_marking.ipynb #4af4dd10
 def unmarked(
     master:dict, # as read_notebook gives it
     student:str, # for the report
@@ -210,7 +216,7 @@ def names_defined(
         if isinstance(node, (ast.Assign, ast.AnnAssign)): found |= {name.id for name in stored}
     return found
 
-# %% ../../nbs/course/104_marking.ipynb #d2fb2b39
+# %% ../../nbs/course/104_marking.ipynb #5e203369
 def names_for_tests(
     master:dict # as read_notebook gives it
 )->dict:
@@ -223,7 +229,7 @@ def names_for_tests(
     finally: MARKING["listener"] = None
     return names
 
-
+# %% ../../nbs/course/104_marking.ipynb #0ae9f4c7
 def run_steps(
     steps:list, # of plan
     session:Session, # of a sandbox
@@ -233,7 +239,8 @@ def run_steps(
     "Run cells inside and tests outside."
     solutions = [cell for cell in master["cells"] if kind_of(cell) == "solution"]
     wanted = set().union(*(names_defined(cell["source"]) for cell in solutions))
-    released, questions = marked_cells(student_copy(master)), {question.id: question for question in marked.questions}
+    released = marked_cells(student_copy(master))
+    questions = {question.id: question for question in marked.questions}
     names = names_for_tests(master)
     for step in steps:
         if step.kind == "tests":
@@ -246,7 +253,7 @@ def run_steps(
         error = session.run(step.name, source, "marked" if step.kind in ("setup", "solution") else "own")
         if error and step.kind != "tests": marked.remarks.append(f"{step.name}: {error.short}")
 
-# %% ../../nbs/course/104_marking.ipynb #ce925ff5
+# %% ../../nbs/course/104_marking.ipynb #7b4d865a
 def mark_notebook(
     submission:dict, # notebook, as read_notebook gives it
     master:dict, # the same of the master
@@ -274,10 +281,11 @@ def sandbox_for(
     "A sandbox in which the assignment's modules are not there."
     return Sandbox(limits, closed_modules(master), unsafe)
 
-# %% ../../nbs/course/104_marking.ipynb #38d14210
+# %% ../../nbs/course/104_marking.ipynb #72e9bdb6
 STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:60em;margin:2em auto;padding:0 1em;color:#222}
-table{border-collapse:collapse;width:100%}td,th{border-bottom:1px solid #ccc;padding:.3em .6em;text-align:left}
-td{vertical-align:top;overflow-wrap:anywhere}.all{color:#176d2f}.some{color:#8a5a00}.none{color:#a3142b}"""
+table{border-collapse:collapse;width:100%}td,th{border-bottom:1px solid #ccc;padding:.3em .6em}
+th{text-align:left}td{vertical-align:top;overflow-wrap:anywhere}
+.all{color:#176d2f}.some{color:#8a5a00}.none{color:#a3142b}"""
 
 def escaped(
     text # anything
@@ -294,10 +302,10 @@ def question_row(
     rows = "".join(f"<div class='{'all' if right else 'none'}'>{escaped(what)}: {escaped(text)}</div>"
                    for what, text, right in question.rows)
     told = f"<div>{escaped(question.told)}</div>" if question.told and not question.rows else ""
-    points = f"{question.points:g} of {question.out_of:g}"
-    return f"<tr><td>{escaped(question.title)}</td><td class='{share}'>{points}</td><td>{rows}{told}</td></tr>"
+    title, points = escaped(question.title), f"{question.points:g} of {question.out_of:g}"
+    return f"<tr><td>{title}</td><td class='{share}'>{points}</td><td>{rows}{told}</td></tr>"
 
-# %% ../../nbs/course/104_marking.ipynb #4a1df8a6
+# %% ../../nbs/course/104_marking.ipynb #f7642ef4
 def feedback_page(
     marked:Marked,
     given:dict={}, # grade_id of a written question → (points or None, comment)
@@ -313,7 +321,8 @@ def feedback_page(
     remarks = "".join(f"<li>{escaped(remark)}</li>" for remark in marked.remarks)
     middle = f" Half of the class has {median:g} or more from the tests." if median is not None else ""
     title = escaped(f"{marked.student}: {marked.assignment}")
-    body = f"<p><b>{total:g}</b> points, {marked.points:g} of {marked.out_of:g} from the tests.{middle}</p><ul>{remarks}</ul>"
+    points = f"<b>{total:g}</b> points, {marked.points:g} of {marked.out_of:g} from the tests.{middle}"
+    body = f"<p>{points}</p><ul>{remarks}</ul>"
     table = f"<table><tr><th>part</th><th>points</th><th>what the tests said</th></tr>{rows}</table>"
-    head = f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{title}</title><style>{STYLE}</style>"
-    return f"{head}<h1>{title}</h1>{body}{table}</html>"
+    head = f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{title}</title>"
+    return f"{head}<style>{STYLE}</style><h1>{title}</h1>{body}{table}</html>"

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from ..checks import atomic_write
 
-# %% ../../nbs/course/102_packs.ipynb #b762156b
+# %% ../../nbs/course/102_packs.ipynb #52d26ac0
 LARGEST_NOTEBOOK = 50 * 2**20                 # bytes
 
 def parse_notebook(
@@ -27,7 +27,7 @@ def parse_notebook(
 )->dict:
     "The notebook with every source as one string. `ValueError` if it cannot be read."
     if len(content) > LARGEST_NOTEBOOK:
-        raise ValueError(f"{name}: more than {LARGEST_NOTEBOOK >> 20} MB; clear its outputs and hand it in again")
+        raise ValueError(f"{name}: more than {LARGEST_NOTEBOOK >> 20} MB; clear its outputs")
     try:
         notebook = json.loads(content.decode("utf-8-sig"))
         for cell in notebook["cells"]:
@@ -77,7 +77,7 @@ def replace_regions(
     if re.search(rf"### (BEGIN|END) {name}", source): raise ValueError(f"{name}: a BEGIN or END is missing")
     return source
 
-# %% ../../nbs/course/102_packs.ipynb #e82dabc2
+# %% ../../nbs/course/102_packs.ipynb #40dd0335
 BLANK = ["# YOUR CODE HERE", "raise NotImplementedError()"]
 ANSWER = ["YOUR ANSWER HERE"]
 LATER = ["# More tests run here when your work is marked."]
@@ -102,11 +102,11 @@ def closed_modules(
 )->list:
     "The modules that an assignment's set-up closes."
     cells = [cell for cell in master["cells"] if kind_of(cell) == "setup" and cell["cell_type"] == "code"]
-    nodes = [node for cell in cells for node in ast.walk(ast.parse(cell["source"])) if isinstance(node, ast.Call)]
-    calls = [node for node in nodes if getattr(node.func, "id", "") == "close_modules"]
+    nodes = [node for cell in cells for node in ast.walk(ast.parse(cell["source"]))]
+    calls = [n for n in nodes if isinstance(n, ast.Call) and getattr(n.func, "id", "") == "close_modules"]
     return [value.value for call in calls for value in call.args]
 
-# %% ../../nbs/course/102_packs.ipynb #ca87945e
+# %% ../../nbs/course/102_packs.ipynb #81eadc77
 def check_master(
     notebook:dict, # as read_notebook gives it
     name:str # for messages
@@ -121,7 +121,7 @@ def check_master(
     for cell in notebook["cells"]:
         regions = re.findall(r"### BEGIN SOLUTION\n(.*?)### END SOLUTION", cell["source"], re.S)
         if (kind_of(cell) in ("solution", "written")) != bool(regions):
-            raise ValueError(f"{name}: {cell['source'][:40]!r}: a solution cell needs a region, others have none")
+            raise ValueError(f"{name}: {cell['source'][:40]!r}: solution cells have a region, others none")
         longest = max([0] + [len(re.findall(r"\S.*", region)) for region in regions])
         if kind_of(cell) == "solution" and longest > 25:
             raise ValueError(f"{name}: a blank of {longest} lines, at most 25 are allowed")
@@ -193,7 +193,7 @@ def write_zip(
                 archive.writestr(zipfile.ZipInfo(f"student/{name}"), data, zipfile.ZIP_DEFLATED)
     atomic_write(path, write)
 
-# %% ../../nbs/course/102_packs.ipynb #02eb6f6b
+# %% ../../nbs/course/102_packs.ipynb #dd45fdcd
 NBGRADER_CONFIG = """# nbgrader and Formgrader work in this folder:  jupyter lab, or  nbgrader export
 c = get_config()
 c.CourseDirectory.course_id = "pixcl"
@@ -208,7 +208,8 @@ RUN apt-get update && apt-get install -y --no-install-recommends python3 python3
 COPY student /library
 RUN python3 -m venv /venv && /venv/bin/pip install -r /library/requirements.lock nbgrader==0.9.6
 ENV PYTHONPATH=/library
-ENTRYPOINT ["/venv/bin/python", "-m", "pixcl_nb.cli", "grade", "/in", "--course", "/out", "--masters", "/out/solution"]
+ENTRYPOINT ["/venv/bin/python", "-m", "pixcl_nb.cli", "grade", "/in", "--course", "/out"]
+CMD ["--masters", "/out/solution"]
 """
 
 def course_seed(
@@ -220,7 +221,7 @@ def course_seed(
     if not path.exists(): atomic_write(path, json.dumps(drawn) + "\n")
     return str(json.loads(path.read_text())["seed"])
 
-# %% ../../nbs/course/102_packs.ipynb #1bf5d016
+# %% ../../nbs/course/102_packs.ipynb #ef9836bf
 def build_packs(
     masters=None, # folder; None = nbs/assignments of this checkout
     out="course" # folder: student.zip, student/ and instructor/
@@ -233,7 +234,8 @@ def build_packs(
         master = read_notebook(path)
         check_master(master, name)
         copies = {out/"student"/f"{name}.ipynb": student_copy(master),
-                  instructor/"solution"/f"{name}.ipynb": master, instructor/"source"/name/f"{name}.ipynb": master}
+                  instructor/"solution"/f"{name}.ipynb": master,
+                  instructor/"source"/name/f"{name}.ipynb": master}
         for kind, (target, notebook) in zip(written, copies.items()):
             write_notebook(target, notebook)
             written[kind].append(target)

@@ -82,7 +82,7 @@ def send(
     connection.sendall(struct.pack(">QQ", len(text), sum(map(len, pieces))) + text)
     for piece in pieces: connection.sendall(memoryview(piece))
 
-# %% ../../nbs/course/103_sandbox.ipynb #603329da
+# %% ../../nbs/course/103_sandbox.ipynb #3bea4652
 LARGEST_TEXT = 2**20                          # bytes of JSON in an answer
 LARGEST_TENSORS = 2**25                       # bytes of tensors in an answer
 
@@ -104,7 +104,8 @@ def rich(
     (kind, content), = value.items()
     if kind == "dtype": return dtype_of(content)
     if kind == "dict": return dict(rich(pair, pieces) for pair in content)
-    if kind in ("tuple", "list"): return {"tuple": tuple, "list": list}[kind](rich(x, pieces) for x in content)
+    if kind == "tuple": return tuple(rich(x, pieces) for x in content)
+    if kind == "list": return [rich(x, pieces) for x in content]
     dtype, shape, size = content
     dtype = dtype_of(dtype)
     piece = pieces(size)
@@ -222,7 +223,7 @@ def leave_root():
     os.setresgid(65534, 65534, 65534)
     os.setresuid(65534, 65534, 65534)
 
-# %% ../../nbs/course/103_sandbox.ipynb #f790bc37
+# %% ../../nbs/course/103_sandbox.ipynb #a734bdb6
 def reply_to(
     order:dict, # do, number, and what it needs
     shell, # IPython
@@ -244,12 +245,14 @@ def student_process(
     while True:
         try:
             order = receive(connection, trusted=True)
-            try: send(connection, reply_to(order, shell, cells))
-            except TypeError as error: send(connection, dict(number=order["number"], error=error_of(error, cells)))
+            reply = reply_to(order, shell, cells)
+            try: send(connection, reply)
+            except TypeError as error:        # a value that cannot cross
+                send(connection, dict(number=reply["number"], error=error_of(error, {})))
         except KeyboardInterrupt: continue
         except EOFError: os._exit(0)
 
-# %% ../../nbs/course/103_sandbox.ipynb #22885e59
+# %% ../../nbs/course/103_sandbox.ipynb #493c23d5
 PRELOAD = ("torch.nn.functional", "torch._functorch.eager_transforms", "matplotlib.pyplot", "IPython")
 
 def prepare():
@@ -262,7 +265,7 @@ def prepare():
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     return student_shell()
 
-
+# %% ../../nbs/course/103_sandbox.ipynb #b3929477
 def serve(
     handle:int, # file descriptor of the socket to the marking process
     limits:dict # of Limits
@@ -283,7 +286,7 @@ def serve(
             finally: os._exit(1)
         os.close(handles[0])
 
-# %% ../../nbs/course/103_sandbox.ipynb #c86758b4
+# %% ../../nbs/course/103_sandbox.ipynb #bad10be0
 def package_folder()->Path:
     "Where this library lies."
     return Path(importlib.util.find_spec("pixcl_nb").origin).parent
@@ -301,7 +304,7 @@ def closed_folders(
         found += [path for path in (place, place.with_suffix(".py")) if path.exists()]
     return found
 
-# %% ../../nbs/course/103_sandbox.ipynb #e5922c3e
+# %% ../../nbs/course/103_sandbox.ipynb #8b1dd5ed
 def copy_library(
     folder, # where the copy is made
     closed=() # modules that are left out
@@ -319,12 +322,12 @@ def copy_library(
     subprocess.run([sys.executable, "-m", "compileall", "-q", folder], check=False, stdout=subprocess.DEVNULL)
     return Path(folder)
 
-# %% ../../nbs/course/103_sandbox.ipynb #299d1ba1
+# %% ../../nbs/course/103_sandbox.ipynb #83b46b7c
 def bubblewrap()->str:
     "The program, or `RuntimeError` that says what to do."
     found = shutil.which("bwrap")
     if found and sys.platform.startswith("linux"): return found
-    raise RuntimeError("bubblewrap is not here, and without it a student's code could read, change and delete "
+    raise RuntimeError("bubblewrap is missing, and without it a student's code could read, change and delete "
                        "your files. Install it (Debian, Ubuntu: apt-get install bubblewrap), or mark in the "
                        "container of course/instructor/Containerfile. --unsafe marks without any wall: "
                        "only for code that you wrote yourself")
@@ -343,7 +346,7 @@ def read_only(
         words += ["--symlink", os.readlink(path), str(path)] if link else ["--ro-bind", str(path), str(path)]
     return words
 
-# %% ../../nbs/course/103_sandbox.ipynb #ac576c16
+# %% ../../nbs/course/103_sandbox.ipynb #60519f1a
 def two_user_namespace()->int:
     "File descriptor of a user name space that knows root and nobody. Only for root."
     hear, tell = os.pipe(), os.pipe()
@@ -366,37 +369,46 @@ def two_user_namespace()->int:
     for handle in (*hear, *tell): os.close(handle)
     return space
 
-# %% ../../nbs/course/103_sandbox.ipynb #5801355a
+# %% ../../nbs/course/103_sandbox.ipynb #a7926a4b
 def installed_paths()->list:
     "Where the system's libraries and Python's packages lie; none of them inside another."
-    system = {p for p in ("/usr", "/bin", "/lib", "/lib64", "/etc/ld.so.cache", "/etc/fonts") if os.path.exists(p)}
-    found = system | {sys.base_prefix, sys.prefix}
+    system = ("/usr", "/bin", "/lib", "/lib64", "/etc/ld.so.cache", "/etc/fonts")
+    found = {path for path in system if os.path.exists(path)} | {sys.base_prefix, sys.prefix}
     found |= {str(Path(module.__file__).parent.parent) for module in (torch, np)}
     return sorted(p for p in found if not any(Path(p).is_relative_to(q) for q in found - {p}))
 
 
+def emptied(
+    hidden # folders and files that are not to be seen
+)->list:
+    "Bubblewrap's words that put nothing in their place."
+    words = []
+    for path in map(str, hidden):
+        folder = Path(path).is_dir()
+        words += ["--tmpfs", path, "--remount-ro", path] if folder else ["--ro-bind", os.devnull, path]
+    return words
+
+# %% ../../nbs/course/103_sandbox.ipynb #66fccc7c
 def wall(
     library, # folder made by copy_library
-    limits:Limits,
+    limits:Limits, # the disk's quota is in it
     hidden=(), # folders and files of other packages that are not to be seen
     space=None # of two_user_namespace, for root
 )->list:
     "The command line of bubblewrap, up to the program that runs inside."
-    users = ["--unshare-user", "--disable-userns", "--uid", "65534", "--gid", "65534"]
-    if space is not None: users = ["--userns", str(space), *"--cap-drop ALL --cap-add CAP_SETUID --cap-add CAP_SETGID".split()]
-    hide = []
-    for path in hidden: hide += ["--tmpfs", path, "--remount-ro", path] if Path(path).is_dir() else ["--ro-bind", os.devnull, path]
+    users = "--unshare-user --disable-userns --uid 65534 --gid 65534"
+    if space is not None: users = f"--userns {space} --cap-drop ALL --cap-add CAP_SETUID --cap-add CAP_SETGID"
     disk = limits.disk * 2**20
-    return [bubblewrap(), *users, *"--unshare-pid --unshare-net --unshare-ipc --unshare-uts".split(),
+    return [bubblewrap(), *users.split(), *"--unshare-pid --unshare-net --unshare-ipc --unshare-uts".split(),
             *"--die-with-parent --new-session --clearenv --proc /proc --dev /dev".split(),
             "--size", str(disk * 3 // 4), *"--perms 1777 --tmpfs /tmp".split(),
             "--size", str(disk // 4), *"--perms 1777 --tmpfs /dev/shm".split(),
-            *read_only(*installed_paths()), *map(str, hide), "--ro-bind", str(library), "/course",
+            *read_only(*installed_paths()), *emptied(hidden), "--ro-bind", str(library), "/course",
             *"--remount-ro /dev --remount-ro / --chdir /tmp".split()]
 
-# %% ../../nbs/course/103_sandbox.ipynb #13fe47fb
-ENVIRONMENT = dict(OMP_NUM_THREADS="1", MALLOC_ARENA_MAX="2", MPLBACKEND="agg", TQDM_DISABLE="1", LANG="C.UTF-8",
-                   TERM="dumb", PYTHONDONTWRITEBYTECODE="1", USER="student", PYTHONHASHSEED="0")
+# %% ../../nbs/course/103_sandbox.ipynb #f53449ea
+ENVIRONMENT = dict(OMP_NUM_THREADS="1", MALLOC_ARENA_MAX="2", MPLBACKEND="agg", TQDM_DISABLE="1", TERM="dumb",
+                   LANG="C.utf8", PYTHONDONTWRITEBYTECODE="1", USER="student", PYTHONHASHSEED="0")
 PROGRAM = ("import json, sys; from pixcl_nb.course.sandbox import serve; "
            "serve(int(sys.argv[1]), json.loads(sys.argv[2]))")
 
@@ -416,9 +428,9 @@ class Sandbox:
         self.library = copy_library(Path(self.folder)/"library", self.closed)
         self.process = None
 
-# %% ../../nbs/course/103_sandbox.ipynb #29386a7f
+# %% ../../nbs/course/103_sandbox.ipynb #d414245b
 def command_of(
-    sandbox:Sandbox,
+    sandbox:Sandbox, # to be started
     handle:int, # of the socket for the server
     space=None # of two_user_namespace
 )->dict:
@@ -435,17 +447,17 @@ def command_of(
     line = wall(sandbox.library, sandbox.limits, closed_folders(sandbox.closed), space) + words + program
     return dict(args=line, cwd="/", env={"PATH": os.environ.get("PATH", "/usr/bin:/bin")})
 
-# %% ../../nbs/course/103_sandbox.ipynb #8d2b5c37
+# %% ../../nbs/course/103_sandbox.ipynb #cf7a37a9
 def start(
-    sandbox:Sandbox
+    sandbox:Sandbox # one that is not running
 ):
     "Start the server and wait until it has imported torch. `RuntimeError` with what it said if it does not."
     ours, theirs = socket.socketpair()
     root = not sandbox.unsafe and os.getuid() == 0
     handles = [theirs.fileno()] + ([two_user_namespace()] if root else [])
-    said = tempfile.TemporaryFile()
+    said, nothing = tempfile.TemporaryFile(), subprocess.DEVNULL
     sandbox.process = subprocess.Popen(**command_of(sandbox, *handles), pass_fds=handles, stderr=said,
-                                       stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True)
+                                       stdin=nothing, stdout=nothing, start_new_session=True)
     theirs.close()
     if root: os.close(handles[1])
     ours.settimeout(120 * busy())
@@ -454,9 +466,9 @@ def start(
         said.seek(0)
         raise RuntimeError(f"the sandbox did not start: {said.read().decode(errors='replace')[-600:]}")
 
-
+# %% ../../nbs/course/103_sandbox.ipynb #f23d4e59
 def stop(
-    sandbox:Sandbox
+    sandbox:Sandbox # running or not
 ):
     "End everything inside."
     if sandbox.process is None: return
@@ -467,9 +479,9 @@ def stop(
     sandbox.process = None
     if sandbox.unsafe: shutil.rmtree(Path(sandbox.folder)/"work", ignore_errors=True)
 
-# %% ../../nbs/course/103_sandbox.ipynb #047ff550
+
 def close(
-    sandbox:Sandbox,
+    sandbox:Sandbox, # not needed any more
     *error # of a with block
 ):
     "End everything and remove the folder."
@@ -480,7 +492,7 @@ def close(
 Sandbox.start, Sandbox.stop, Sandbox.__exit__ = start, stop, close
 Sandbox.__enter__ = lambda sandbox: sandbox
 
-# %% ../../nbs/course/103_sandbox.ipynb #6362e348
+# %% ../../nbs/course/103_sandbox.ipynb #3a80d109
 def greeting(
     connection, # a new socket
     seconds:float # to wait
@@ -495,9 +507,9 @@ def greeting(
     credentials = [content for _, kind, content in extra if kind == socket.SCM_CREDENTIALS]
     return struct.unpack("3i", credentials[0][:12])[0]
 
-# %% ../../nbs/course/103_sandbox.ipynb #a80335e5
+# %% ../../nbs/course/103_sandbox.ipynb #264bc9e0
 def fork(
-    sandbox:Sandbox
+    sandbox:Sandbox # running or not
 )->tuple:
     "(process number, socket) of a fresh student's process; a dead server is started again."
     for attempt in range(3):
@@ -515,7 +527,7 @@ def fork(
 
 Sandbox.fork = fork
 
-# %% ../../nbs/course/103_sandbox.ipynb #69178d2e
+# %% ../../nbs/course/103_sandbox.ipynb #f6bc6dba
 class StudentError(Exception):
     "Something went wrong on the student's side: the whole text is for the lecturer, `short` for the student."
     def __init__(self,
@@ -533,12 +545,13 @@ def as_student_error(
     "The two forms of an error."
     kind, text, cell, line = (error.get(key) for key in ("kind", "text", "cell", "line"))
     known = kind if isinstance(getattr(builtins, str(kind), None), type) else "an error"
-    lines = sources.get(cell, "").split("\n")
-    at = f" (line {line} of {cell}: {lines[line - 1].strip()[:80]})" if type(line) is int and 0 < line <= len(lines) and cell in sources else ""
+    lines = sources[cell].split("\n") if isinstance(cell, str) and cell in sources else []
+    own = type(line) is int and 0 < line <= len(lines)
+    at = f" (line {line} of {cell}: {lines[line - 1].strip()[:80]})" if own else ""
     if kind == "NotImplementedError" and not text: return StudentError(f"still to be done{at}")
     return StudentError(f"{str(kind)[:80]}: {str(text)[:1000]}{at}", f"{known}{at}")
 
-# %% ../../nbs/course/103_sandbox.ipynb #afc31cb1
+# %% ../../nbs/course/103_sandbox.ipynb #a8c52b6a
 class Session:
     "One submission's cells and functions in a sandbox."
     def __init__(self,
@@ -560,9 +573,9 @@ class Session:
         with contextlib.suppress(ProcessLookupError, PermissionError): os.kill(self.process, signal.SIGKILL)
         self.process = None
 
-# %% ../../nbs/course/103_sandbox.ipynb #d7eb6dba
+# %% ../../nbs/course/103_sandbox.ipynb #88c8697f
 def answer_to(
-    session:Session,
+    session:Session, # with a living process
     seconds:float # to wait
 ):
     "The answer to the session's last order; the process is dead if it broke off or sent nonsense."
@@ -573,14 +586,15 @@ def answer_to(
     except TimeoutError: raise
     except Exception as error:                # whatever can be wrong with bytes that a student's process sent
         session.kill()
-        gone = "the process ended: a crash, os._exit, or out of memory"
-        raise StudentError(gone if isinstance(error, (EOFError, OSError)) else "the process sent nonsense") from None
+        ended = isinstance(error, (EOFError, OSError))
+        said = "ended: a crash, os._exit, or out of memory" if ended else "sent nonsense"
+        raise StudentError(f"the process {said}") from None
     if isinstance(reply.get("error"), dict): raise as_student_error(reply["error"], session.sources)
     return reply.get("answer")
 
-# %% ../../nbs/course/103_sandbox.ipynb #7ef3c1b4
+# %% ../../nbs/course/103_sandbox.ipynb #47343bb7
 def exchange(
-    session:Session,
+    session:Session, # with a living process
     order:dict, # do, and what it needs
     seconds:float # to wait
 ):
@@ -598,9 +612,9 @@ def exchange(
     except TimeoutError: session.kill()
     raise StudentError(late)
 
-
+# %% ../../nbs/course/103_sandbox.ipynb #d68abe55
 def timed(
-    session:Session,
+    session:Session, # with a living process
     order:dict, # do, and what it needs
     whose:str="marked" # whose time it takes: marked or own
 ):
@@ -613,9 +627,23 @@ def timed(
     try: return exchange(session, order, seconds * load)
     finally: session.left[whose] -= (time.monotonic() - started) / load
 
-# %% ../../nbs/course/103_sandbox.ipynb #c21b1b14
+# %% ../../nbs/course/103_sandbox.ipynb #aea6c465
+def revive(
+    session:Session # whose process may have ended
+):
+    "A living process that has run every cell that may be repeated."
+    while session.process is None:
+        session.process, session.connection = session.sandbox.fork()
+        for name, (source, whose) in list(session.history.items()):
+            try: timed(session, dict(do="cell", name=name, source=source), whose)
+            except StudentError:
+                if session.process is None:
+                    del session.history[name]
+                    break
+
+# %% ../../nbs/course/103_sandbox.ipynb #265f9186
 def run(
-    session:Session,
+    session:Session, # of the submission
     name:str, # of the cell
     source:str, # its code
     whose:str="marked" # marked or own
@@ -631,23 +659,9 @@ def run(
     return as_student_error(error, session.sources) if isinstance(error, dict) else None
 
 
-def revive(
-    session:Session
-):
-    "A living process that has run every cell that may be repeated."
-    while session.process is None:
-        session.process, session.connection = session.sandbox.fork()
-        for name, (source, whose) in list(session.history.items()):
-            try: timed(session, dict(do="cell", name=name, source=source), whose)
-            except StudentError:
-                if session.process is None:
-                    del session.history[name]
-                    break
-
-
 Session.run, Session.revive = run, revive
 
-# %% ../../nbs/course/103_sandbox.ipynb #bf0bd7c9
+# %% ../../nbs/course/103_sandbox.ipynb #2c2c0fdd
 class RemoteFunction:
     "A student's function, called where it lives."
     def __init__(self,
@@ -665,9 +679,9 @@ class RemoteFunction:
         order = dict(do=measure, name=self.name, values=list(values), keywords=dict(keywords))
         return timed(self.session, order)
 
-# %% ../../nbs/course/103_sandbox.ipynb #2dba17b8
+# %% ../../nbs/course/103_sandbox.ipynb #a8d11bb3
 def visible_names(
-    session:Session,
+    session:Session, # of the submission
     wanted # names that tests use
 )->dict:
     "Those of the wanted names that the cells defined: a stand-in for a function, or the value."
@@ -676,8 +690,8 @@ def visible_names(
     if not isinstance(found, dict): raise StudentError("the process sent nonsense")
     result = {}
     for name in set(found) & set(wanted):
-        function = found[name] == "function"
-        result[name] = RemoteFunction(session, name) if function else timed(session, dict(do="value", name=name))
+        if found[name] == "function": result[name] = RemoteFunction(session, name)
+        else: result[name] = timed(session, dict(do="value", name=name))
     return result
 
 
