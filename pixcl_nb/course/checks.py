@@ -6,7 +6,7 @@
 __all__ = ['MARKING', 'CLOSED', 'compare', 'call', 'value_and_gradients', 'by_hand', 'cost', 'fresh_seed', 'ClosedModules',
            'close_modules']
 
-# %% ../../nbs/course/101_checks.ipynb #859d0758
+# %% ../../nbs/course/101_checks.ipynb #bc7adda5
 import functools
 import importlib.abc
 import math
@@ -17,7 +17,7 @@ import sys
 import numpy as np
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
 # %% ../../nbs/course/101_checks.ipynb #d7dca7eb
 def same_numbers(
@@ -188,7 +188,7 @@ def compare(
     wrong = [f"{what}: {verdict.full}" for what, verdict in rows if not verdict.right]
     if wrong: raise AssertionError("; ".join(wrong[:3]))
 
-# %% ../../nbs/course/101_checks.ipynb #a26e6d58
+# %% ../../nbs/course/101_checks.ipynb #e9c50a90
 MEASURES = {}                                 # what may be asked about a student's function, by name
 
 def same_bits(
@@ -209,9 +209,9 @@ def measure(
     def taken(target, *values, **keywords):
         ask = getattr(target, "ask", None)
         if ask: return ask(function.__name__, values, keywords)
-        before = [x.detach().clone() if isinstance(x, torch.Tensor) else x for x in values]
+        before = tree_map(lambda x: x.detach().clone() if isinstance(x, torch.Tensor) else x, values)
         result = function(target, *values, **keywords)
-        if not same_bits(before, list(values)):
+        if not same_bits(before, values):
             raise ValueError("the function changed one of its arguments in place; work on a copy")
         return result
     MEASURES[function.__name__] = taken

@@ -47,7 +47,7 @@ def read_notebook(
     if path.stat().st_size > LARGEST_NOTEBOOK: return parse_notebook(bytes(LARGEST_NOTEBOOK + 1), path.name)
     return parse_notebook(path.read_bytes(), path.name)
 
-# %% ../../nbs/course/102_packs.ipynb #ea0eca02
+# %% ../../nbs/course/102_packs.ipynb #c3487a63
 def kind_of(
     cell:dict # of a notebook
 )->str:
@@ -64,7 +64,7 @@ def marked_cells(
     "grade_id → cell."
     return {cell["metadata"]["nbgrader"]["grade_id"]: cell for cell in notebook["cells"] if kind_of(cell)}
 
-
+# %% ../../nbs/course/102_packs.ipynb #4e131ca3
 def replace_regions(
     source:str, # of a cell
     name:str, # SOLUTION or HIDDEN TESTS
@@ -72,12 +72,14 @@ def replace_regions(
 )->str:
     "The source with every region between ### BEGIN name and ### END name replaced."
     pattern = rf"^([ \t]*)### BEGIN {name}\n(.*?)^[ \t]*### END {name}[ \t]*$"
-    new = lambda found: "\n".join(found[1] + line for line in replacement)
+    def new(found):
+        if f"### BEGIN {name}" in found[2]: raise ValueError(f"{name}: an END is missing")
+        return "\n".join(found[1] + line for line in replacement)
     source = re.sub(pattern, new, source, flags=re.M | re.S)
     if re.search(rf"### (BEGIN|END) {name}", source): raise ValueError(f"{name}: a BEGIN or END is missing")
     return source
 
-# %% ../../nbs/course/102_packs.ipynb #40dd0335
+# %% ../../nbs/course/102_packs.ipynb #54165f6a
 BLANK = ["# YOUR CODE HERE", "raise NotImplementedError()"]
 ANSWER = ["YOUR ANSWER HERE"]
 LATER = ["# More tests run here when your work is marked."]
@@ -106,7 +108,7 @@ def closed_modules(
     calls = [n for n in nodes if isinstance(n, ast.Call) and getattr(n.func, "id", "") == "close_modules"]
     return [value.value for call in calls for value in call.args]
 
-# %% ../../nbs/course/102_packs.ipynb #81eadc77
+# %% ../../nbs/course/102_packs.ipynb #a73c13ef
 def check_master(
     notebook:dict, # as read_notebook gives it
     name:str # for messages
@@ -128,7 +130,7 @@ def check_master(
         if "Marked for" in replace_regions(cell["source"], "SOLUTION", []):
             raise ValueError(f"{name}: a written question's key stands outside its region")
 
-# %% ../../nbs/course/102_packs.ipynb #8d8b9f5c
+# %% ../../nbs/course/102_packs.ipynb #d5b039aa
 def masters_folder()->Path:
     "nbs/assignments of this checkout."
     here = Path(globals().get("__file__", "../../pixcl_nb/course/packs.py")).resolve()
@@ -152,7 +154,7 @@ def write_notebook(
     "Write a notebook as nbformat does."
     atomic_write(path, json.dumps(notebook, indent=1, ensure_ascii=False) + "\n")
 
-# %% ../../nbs/course/102_packs.ipynb #f27ac17e
+# %% ../../nbs/course/102_packs.ipynb #4f6d890b
 def environment_lock()->str:
     "The versions of this environment, one requirement a line."
     found = {}
@@ -180,7 +182,7 @@ def student_files(
             if path.is_file() and not left_out: files[inner] = path
     return files
 
-# %% ../../nbs/course/102_packs.ipynb #b8e69d9d
+# %% ../../nbs/course/102_packs.ipynb #1ca69354
 def write_zip(
     path, # where to
     files:dict # path in the zip → bytes or a file
@@ -193,7 +195,7 @@ def write_zip(
                 archive.writestr(zipfile.ZipInfo(f"student/{name}"), data, zipfile.ZIP_DEFLATED)
     atomic_write(path, write)
 
-# %% ../../nbs/course/102_packs.ipynb #dd45fdcd
+# %% ../../nbs/course/102_packs.ipynb #50a6a1ba
 NBGRADER_CONFIG = """# nbgrader and Formgrader work in this folder:  jupyter lab, or  nbgrader export
 c = get_config()
 c.CourseDirectory.course_id = "pixcl"
@@ -221,7 +223,7 @@ def course_seed(
     if not path.exists(): atomic_write(path, json.dumps(drawn) + "\n")
     return str(json.loads(path.read_text())["seed"])
 
-# %% ../../nbs/course/102_packs.ipynb #ef9836bf
+# %% ../../nbs/course/102_packs.ipynb #e9728da1
 def build_packs(
     masters=None, # folder; None = nbs/assignments of this checkout
     out="course" # folder: student.zip, student/ and instructor/

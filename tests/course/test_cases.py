@@ -108,12 +108,6 @@ def test_long_experiments_of_ones_own_cost_nothing():
     assert time.time() - started < 60 * sandboxes.busy()
 
 
-@pytest.mark.parametrize("seed", range(1, 13))
-def test_nobody_loses_a_point_by_the_draw(seed, monkeypatch):
-    monkeypatch.setenv("PIXCL_COURSE_SEED", str(seed))
-    for name in (ONE, TWO, THREE, FOUR, FIVE): full(mark(bare(paper(name, HONEST.get(name) or model(name))), name, Limits()))
-
-
 # ---------- what is asked is what is tested
 
 def test_automatic_differentiation_is_closed_by_hand():

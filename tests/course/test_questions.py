@@ -25,7 +25,7 @@ PARTIAL = {SIX: {"curve-hidden", "claim-hidden"}}        # open curves: nobody h
 @pytest.fixture
 def measured(monkeypatch, tmp_path):
     "Trainings of the capstone are replaced by scores; the table of the model solution comes out."
-    rows = {}
+    rows = {"RECIPE_METHODS": capstone.RECIPE_METHODS}
     exec(model(SIX, "tried")["tried"].replace("def tried", "def _tried"), rows)
     known = {settings.get("method", "moco"): scores for settings, scores in rows["_tried"]()}
     def measure(recipe, seed, split, folder):
@@ -63,7 +63,7 @@ def without_slow_part(name, question):
 def test_masters_keep_the_rules(name):
     check_master(MASTERS[name], name)
     kinds = Counter(kind_of(cell) for cell in MASTERS[name]["cells"])
-    assert kinds["written"] == 1 and kinds["setup"] == 1 and kinds["solution"] >= 3
+    assert kinds["written"] == 1 and kinds["setup"] >= 1 and kinds["solution"] >= 3
     for cell in MASTERS[name]["cells"]:
         marks = cell["metadata"].get("nbgrader")
         if marks: assert marks["schema_version"] == 3 and {"grade", "solution", "locked", "task", "grade_id"} <= set(marks) and (("points" in marks) == bool(marks["grade"]))
@@ -196,3 +196,16 @@ def test_right_solutions_lose_nothing(name, kept, measured):
             marked = mark_notebook(notebook, master, kept(name), what, name)
             if marked.lost() != PARTIAL.get(name, set()): lost.append((question, what, why(marked), marked.remarks))
     assert not lost, lost
+
+
+@walls
+@pytest.mark.parametrize("name", [name for name in MASTERS if name != SIX])
+def test_nobody_loses_a_point_by_the_draw(name, kept, monkeypatch):
+    "Twelve other terms. (The stream of assignment 4 takes a while: two of them.)"
+    for seed in range(1, 13):
+        monkeypatch.setenv("PIXCL_COURSE_SEED", str(seed))
+        master = MASTERS[name] if seed < 3 else without_slow_part(name, "loops")
+        notebook = bare(paper(name, HONEST.get(name) or model(name)))
+        notebook["cells"] = [cell for cell in notebook["cells"] if cell["metadata"]["nbgrader"]["grade_id"] in marked_cells(master)]
+        marked = mark_notebook(notebook, master, kept(name))
+        assert not marked.lost(), (seed, why(marked))
