@@ -296,7 +296,7 @@ def enter_marks(
         grade.needs_manual_grade = grade.manual_score is not None or grade.name not in scores
     book.db.commit()
 
-# %% ../../nbs/course/105_gradebook.ipynb #068adeb3
+# %% ../../nbs/course/105_gradebook.ipynb #288d3c4a
 def output_of(
     question:Question
 )->list:
@@ -315,6 +315,7 @@ def shown_cell(
     ours = original is not None and kind_of(original) in ("tests", "setup")
     cell = json.loads(json.dumps(original if ours else cell))
     cell["metadata"] = json.loads(json.dumps(original["metadata"])) if original else {}
+    cell.pop("id", None)                      # nbformat 4.4, as nbgrader writes it
     if cell["cell_type"] == "code": cell["execution_count"] = None
     if question: cell["outputs"] = output_of(question)
     elif len(json.dumps(cell.get("outputs", []))) > 200_000: cell["outputs"] = []
@@ -447,17 +448,16 @@ def mark_submission(
     store(course, folder, one, master, marked, fingerprint)
     return marked, True
 
-# %% ../../nbs/course/105_gradebook.ipynb #bd54b07f
+# %% ../../nbs/course/105_gradebook.ipynb #32166a8d
 def prepared_course(
     course, # the instructor's folder
     masters # folder of masters; None = nbs/assignments
 )->dict:
-    "assignment → notebook of the masters, checked, and known to nbgrader."
+    "assignment → notebook of the masters, checked; nbgrader's settings are there."
     found = {name: read_notebook(path) for name, path in find_masters(masters).items()}
     for name, notebook in found.items(): check_master(notebook, name)
     config = Path(course)/"nbgrader_config.py"
     if not config.exists(): atomic_write(config, NBGRADER_CONFIG)
-    generate_assignments(course, found)
     return found
 
 # %% ../../nbs/course/105_gradebook.ipynb #daa3aed5
@@ -485,7 +485,7 @@ def mark_all(
         write_results(course, book, results, names, roster, options["say"])
     return results
 
-# %% ../../nbs/course/105_gradebook.ipynb #61627bc9
+# %% ../../nbs/course/105_gradebook.ipynb #2da7577e
 def mark_folder(
     folder, # of submissions
     course="course/instructor", # the instructor's folder: gradebook, marks, feedback
@@ -501,6 +501,7 @@ def mark_folder(
     course = Path(course)
     known, roster = prepared_course(course, masters), read_roster(course)
     found = find_submissions(folder, known)
+    generate_assignments(course, {one.assignment: known[one.assignment] for one in found if one.assignment})
     names = folder_names({roster_id(one.student, roster) for one in found} | set(roster))
     seed = course_seed(course) if seed is None else str(seed)
     options = dict(limits=limits, unsafe=unsafe, seed=seed, again=again, say=say)
