@@ -80,7 +80,7 @@ def where_wrong(
     count = int(((gap > allowed) | gap.isnan()).sum())
     return f" at {tuple(int(i) for i in place)}; {count} of {gap.numel()} numbers are wrong"
 
-# %% ../../nbs/course/101_checks.ipynb #55daea00
+# %% ../../nbs/course/101_checks.ipynb #a2076fad
 def number_verdict(
     mine, # tensor of the right shape and kind
     theirs, # what it should be
@@ -96,7 +96,8 @@ def number_verdict(
         return Verdict(f"close (largest difference {float(gap.max()):.1e})", True)
     worst = int(gap.nan_to_num(torch.inf).argmax())
     cause = likely_cause(mine, theirs)
-    hint = cause if not any(letter.isdigit() for letter in cause) else "off by a constant" if gap.numel() > 1 else ""
+    hint = cause
+    if any(letter.isdigit() for letter in cause): hint = "off by a constant" if gap.numel() > 1 else ""
     cause, hint = (f". Look: {text}" if text else "" for text in (cause, hint))
     values = f"{mine.flatten()[worst]:.6g}, expected {theirs.flatten()[worst]:.6g}"
     return Verdict(f"OFF: {values}{where_wrong(gap, allowed)}{cause}", False, f"OFF: other numbers{hint}")

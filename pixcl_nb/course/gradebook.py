@@ -460,14 +460,14 @@ def prepared_course(
     if not config.exists(): atomic_write(config, NBGRADER_CONFIG)
     return found
 
-# %% ../../nbs/course/105_gradebook.ipynb #daa3aed5
+# %% ../../nbs/course/105_gradebook.ipynb #e8a510fd
 def mark_all(
     found:list, # of Submission
     course:Path, # the instructor's folder
     known:dict, # assignment → notebook
     roster:dict, # of read_roster
     names:dict, # student → folder
-    options:dict, # limits, unsafe, seed, again, say
+    options:dict # limits, unsafe, seed, own_seeds, again, say
 )->list:
     "Every submission, one after another; each is in the gradebook before the next begins."
     results = []
@@ -477,15 +477,16 @@ def mark_all(
             student = roster_id(one.student, roster)
             marked, now = Marked(student, readable(Path(one.path).stem)[:60], remarks=[one.why]), True
             if one.assignment:
+                seed = f"{options['seed']}/{student}" if options["own_seeds"] else options["seed"]
                 marked, now = mark_submission(one, student, names[student], course, known, sandboxes,
-                                              options["seed"], options["again"])
+                                              seed, options["again"])
                 enter_marks(book, names[student], marked, one.when, roster.get(student, {}))
             results.append(marked)
             options["say"](f"{marked!r}{'' if now else ', as before'}")
         write_results(course, book, results, names, roster, options["say"])
     return results
 
-# %% ../../nbs/course/105_gradebook.ipynb #2da7577e
+# %% ../../nbs/course/105_gradebook.ipynb #2142b3f6
 def mark_folder(
     folder, # of submissions
     course="course/instructor", # the instructor's folder: gradebook, marks, feedback
@@ -494,6 +495,7 @@ def mark_folder(
     unsafe:bool=False, # without bubblewrap
     seed=None, # of the hidden tests; None = this term's, see term.json
     again:bool=False, # also what was marked before
+    own_seeds:bool=False, # other numbers in the hidden tests for every student
     say=print # where progress is told
 )->list:
     "Mark a folder of submissions into the course's gradebook; pages and tables too. A list of `Marked`."
@@ -504,7 +506,7 @@ def mark_folder(
     generate_assignments(course, {one.assignment: known[one.assignment] for one in found if one.assignment})
     names = folder_names({roster_id(one.student, roster) for one in found} | set(roster))
     seed = course_seed(course) if seed is None else str(seed)
-    options = dict(limits=limits, unsafe=unsafe, seed=seed, again=again, say=say)
+    options = dict(limits=limits, unsafe=unsafe, seed=seed, again=again, own_seeds=own_seeds, say=say)
     with setting(PIXCL_CAPSTONE_RUNS=str(course/"capstone")):
         return mark_all(found, course, known, roster, names, options)
 
@@ -533,28 +535,44 @@ def manual_part(
     written = [grade for grade in notebook.grades if grade.cell.cell_type == "markdown"]
     return {grade.name: (grade.manual_score, comments.get(grade.name)) for grade in written}
 
-# %% ../../nbs/course/105_gradebook.ipynb #15c3ce25
+# %% ../../nbs/course/105_gradebook.ipynb #7b21a17a
+def read_weights(
+    course # the instructor's folder
+)->dict:
+    "(assignment, test) → factor, from weights.csv (assignment, test, factor), or empty. 0 leaves a test out."
+    path = Path(course)/"weights.csv"
+    if not path.exists(): return {}
+    rows = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig")))
+    try: return {(row["assignment"], row["test"]): float(row["factor"]) for row in rows}
+    except (KeyError, TypeError, ValueError):
+        raise ValueError(f"{path}: expected columns assignment,test,factor with numbers") from None
+
+# %% ../../nbs/course/105_gradebook.ipynb #65b6336d
 def row_of(
     submission, # nbgrader's
     marked:Marked, # ours, or None
-    row:dict # of the roster, or empty
+    row:dict, # of the roster, or empty
+    weights:dict={} # of read_weights
 )->dict:
     "A line of marks.csv."
-    grades = submission.notebooks[0].grades
-    written = [g.cell.cell_type == "markdown" for g in grades]
-    points = [sum(g.score for g, w in zip(grades, written) if w == read) for read in (False, True)]
-    return dict(student=row["student"], name=row.get("name", ""), email=row.get("email", ""),
-                assignment=submission.assignment.name, points=f"{points[0]:g}", written=f"{points[1]:g}",
-                total=f"{submission.score:g}", to_read=sum(bool(g.needs_manual_grade) for g in grades),
+    name = submission.assignment.name
+    points = {"code": 0, "markdown": 0}
+    for grade in submission.notebooks[0].grades:
+        points[grade.cell.cell_type] += grade.score * weights.get((name, grade.name), 1)
+    to_read = sum(bool(grade.needs_manual_grade) for grade in submission.notebooks[0].grades)
+    code, by_person = points["code"], points["markdown"]
+    return dict(student=row["student"], name=row.get("name", ""), email=row.get("email", ""), assignment=name,
+                points=f"{code:g}", written=f"{by_person:g}", total=f"{code + by_person:g}", to_read=to_read,
                 late_days=f"{submission.total_seconds_late / 86400:.2f}",
                 remarks="; ".join(marked.remarks) if marked else "")
 
-# %% ../../nbs/course/105_gradebook.ipynb #07d3a30c
+# %% ../../nbs/course/105_gradebook.ipynb #b9d10102
 def all_rows(
     book, # nbgrader's Gradebook
     names:dict, # student → id in the book
     roster:dict, # of read_roster
-    results:dict # (student, assignment) → Marked
+    results:dict, # (student, assignment) → Marked
+    weights:dict={} # of read_weights
 )->list:
     "A line for everything handed in, and for everybody of the roster who did not."
     students, rows = {inner: student for student, inner in names.items()}, []
@@ -564,14 +582,14 @@ def all_rows(
             student = students.get(submission.student.id, submission.student.id)
             there.add(student)
             about = {"student": student, **roster.get(student, {})}
-            rows.append(row_of(submission, results.get((student, name)), about))
+            rows.append(row_of(submission, results.get((student, name)), about, weights))
         for student in [student for student in roster if student not in there]:
             about = {key: roster[student].get(key, "") for key in ("name", "email")}
             rows.append({**dict.fromkeys(rows[0], ""), **about, "student": student, "assignment": name,
                          "total": "0", "remarks": "nothing handed in"})
     return rows
 
-# %% ../../nbs/course/105_gradebook.ipynb #76693202
+# %% ../../nbs/course/105_gradebook.ipynb #132c5f14
 def lms_tables(
     rows:list, # of all_rows
     roster:dict # of read_roster
@@ -588,7 +606,7 @@ def lms_tables(
         moodle.append({"Username": student, "Email address": about.get("email", ""), **marks})
     return {"canvas.csv": canvas, "moodle.csv": moodle}
 
-# %% ../../nbs/course/105_gradebook.ipynb #f9621f96
+# %% ../../nbs/course/105_gradebook.ipynb #c09cf05e
 def write_pages(
     course, # the instructor's folder
     book, # nbgrader's Gradebook
@@ -606,7 +624,7 @@ def write_pages(
         page = Path(course)/"feedback"/names[marked.student]/f"{name}.html"
         atomic_write(page, feedback_page(marked, given, middle))
 
-# %% ../../nbs/course/105_gradebook.ipynb #c7544e01
+# %% ../../nbs/course/105_gradebook.ipynb #b301905d
 def stray_rows(
     results:list, # of Marked
     columns # of marks.csv
@@ -616,7 +634,7 @@ def stray_rows(
     known = [dict(student=m.student, assignment=m.assignment, remarks="; ".join(m.remarks)) for m in strays]
     return [{**dict.fromkeys(columns, ""), **row} for row in known]
 
-# %% ../../nbs/course/105_gradebook.ipynb #49b69ff2
+# %% ../../nbs/course/105_gradebook.ipynb #37505b6e
 COLUMNS = "student name email assignment points written total to_read late_days remarks".split()
 
 def write_results(
@@ -628,7 +646,8 @@ def write_results(
     say=print # where it is told
 ):
     "Pages and tables from the gradebook."
-    rows = all_rows(book, names, roster, {(marked.student, marked.assignment): marked for marked in results})
+    found = {(marked.student, marked.assignment): marked for marked in results}
+    rows = all_rows(book, names, roster, found, read_weights(course))
     lines = rows + stray_rows(results, COLUMNS)
     if lines: write_table(Path(course)/"marks.csv", lines)
     for name, table in lms_tables(rows, roster).items():
@@ -640,7 +659,7 @@ def write_results(
     missing = [row["student"] for row in rows if row["remarks"] == "nothing handed in"]
     if missing: say(f"nothing handed in: {', '.join(missing)}")
 
-# %% ../../nbs/course/105_gradebook.ipynb #c0adfca6
+# %% ../../nbs/course/105_gradebook.ipynb #85f791bf
 def export_marks(
     course="course/instructor", # the instructor's folder
     say=print # where it is told
@@ -651,7 +670,7 @@ def export_marks(
     names = folder_names({marked.student for marked in results} | set(roster))
     with open_gradebook(course) as book: write_results(course, book, results, names, roster, say)
 
-# %% ../../nbs/course/105_gradebook.ipynb #e19b8e5a
+# %% ../../nbs/course/105_gradebook.ipynb #706cd4d7
 def skeleton(
     notebook:dict # a submission
 )->str:
@@ -678,7 +697,7 @@ def similar_pairs(
     compare = lambda a, b: difflib.SequenceMatcher(None, texts[a], texts[b], autojunk=False).ratio()
     return sorted(((compare(a, b), a, b) for a, b in pairs), reverse=True)
 
-# %% ../../nbs/course/105_gradebook.ipynb #9eb205c2
+# %% ../../nbs/course/105_gradebook.ipynb #93980bc9
 def grade_command(
     arguments:argparse.Namespace # of add_commands
 ):
@@ -688,7 +707,7 @@ def grade_command(
     if arguments.unsafe: print("UNSAFE: the code handed in runs as you, with all your files and the network.")
     limits = Limits(**{name: getattr(arguments, name) for name in asdict(Limits())})
     results = mark_folder(arguments.folder, arguments.course, arguments.masters, limits, arguments.unsafe,
-                          arguments.seed, arguments.again)
+                          arguments.seed, arguments.again, arguments.own_seeds)
     print(f"{len(results)} submissions; {Path(arguments.course)} holds gradebook.db, feedback/, "
           "marks.csv, canvas.csv and moodle.csv")
 
@@ -704,7 +723,7 @@ def similar_command(
         if pairs: print(f"{name}: median {statistics.median(pair[0] for pair in pairs):.2f}")
         for share, a, b in pairs[:10]: print(f"  {share:.2f}  {a}  {b}")
 
-# %% ../../nbs/course/105_gradebook.ipynb #9b59c446
+# %% ../../nbs/course/105_gradebook.ipynb #a75b2b0b
 def course_command(
     arguments:argparse.Namespace # of add_commands
 ):
@@ -725,12 +744,13 @@ def add_grade(
     grade.add_argument("--again", action="store_true", help="mark also what was marked before")
     grade.add_argument("--export", action="store_true", help="tables and pages once more, after Formgrader")
     grade.add_argument("--unsafe", action="store_true", help="no wall: student code can change your files")
+    grade.add_argument("--own-seeds", action="store_true", help="other hidden numbers for every student")
     grade.add_argument("--seed", help="of the hidden tests; default: this term's, in term.json")
     for name, value in asdict(Limits()).items():
         grade.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value, help="see Limits")
     grade.set_defaults(run=grade_command)
 
-# %% ../../nbs/course/105_gradebook.ipynb #8236ea21
+# %% ../../nbs/course/105_gradebook.ipynb #6846e805
 def add_commands(
     commands # what argparse's add_subparsers returned
 ):

@@ -236,6 +236,15 @@ def test_two_students_never_share_a_page(tmp_path):
     with open_gradebook(course) as book: assert sorted(submission.score for submission in book.assignment_submissions(ONE)) == [0, 100]
 
 
+def test_own_seeds(tmp_path, monkeypatch):
+    "Every student's hidden numbers are others; the right answer is right for all of them."
+    from pixcl_nb.course import gradebook
+    seen = []
+    monkeypatch.setattr(gradebook, "mark_one", lambda one, master, sandboxes, seed, real=gradebook.mark_one: seen.append(seed) or real(one, master, sandboxes, seed))
+    results, _ = mark_files(tmp_path, {f"{who}/1_info_nce.ipynb": bare(paper(ONE, A1)) for who in "ab"}, own_seeds=True)
+    assert [m.points for m in results] == [100, 100] and len(set(seen)) == 2
+
+
 def test_right_work_under_a_wrong_name(tmp_path):
     (marked,), _ = mark_files(tmp_path, {"bob/1_info_nce.ipynb": bare(paper(TWO, A2))})
     assert marked.assignment == TWO and marked.points == 100 and any(TWO in remark for remark in marked.remarks)
@@ -312,6 +321,12 @@ def test_a_roster_late_days_and_tables_for_platforms(tmp_path):
         book.db.commit()
         assert abs(handed.total_seconds_late / 86400 - 1) < .01          # three days late, two of them given
     assert results[0].student == "s1" and any("nothing handed in: s2" in line for line in said)
+    (course/"weights.csv").write_text(f"assignment,test,factor\n{ONE},loss-hidden,0\n")
+    from pixcl_nb.course.gradebook import export_marks
+    export_marks(course, say=said.append)
+    assert [row["total"] for row in csv.DictReader(open(course/"marks.csv"))] == ["6", "0"]
+    (course/"weights.csv").unlink()
+    export_marks(course, say=said.append)
     canvas, moodle = ([*csv.DictReader(open(course/f"{name}.csv"))] for name in ("canvas", "moodle"))
     assert canvas[0]["ID"] == "77" and canvas[0][ONE] == "15" and moodle[1]["Email address"] == "bob@example.org"
     rows = list(csv.DictReader(open(course/"marks.csv")))
