@@ -723,7 +723,7 @@ def similar_command(
         if pairs: print(f"{name}: median {statistics.median(pair[0] for pair in pairs):.2f}")
         for share, a, b in pairs[:10]: print(f"  {share:.2f}  {a}  {b}")
 
-# %% ../../nbs/course/105_gradebook.ipynb #a75b2b0b
+# %% ../../nbs/course/105_gradebook.ipynb #d2cd6155
 def course_command(
     arguments:argparse.Namespace # of add_commands
 ):
@@ -732,8 +732,11 @@ def course_command(
     out = Path(arguments.out)
     count = len(written["student"])
     print(f"{count} assignments: {out/'student.zip'} for students, {out/'instructor'} for you")
+    if arguments.slides:
+        from pixcl_nb.course.slides import write_slides
+        for path in write_slides(out/"instructor"/"slides"): print(path)
 
-
+# %% ../../nbs/course/105_gradebook.ipynb #17f0a5b3
 def add_grade(
     grade:argparse.ArgumentParser # of the subcommand
 ):
@@ -750,7 +753,7 @@ def add_grade(
         grade.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value, help="see Limits")
     grade.set_defaults(run=grade_command)
 
-# %% ../../nbs/course/105_gradebook.ipynb #6846e805
+# %% ../../nbs/course/105_gradebook.ipynb #e6a9f4ae
 def add_commands(
     commands # what argparse's add_subparsers returned
 ):
@@ -758,6 +761,7 @@ def add_commands(
     course = commands.add_parser("course", help="make the student and instructor packs")
     course.add_argument("--masters", help="folder of master notebooks; default: nbs/assignments")
     course.add_argument("--out", default="course", help="student.zip, student/ and instructor/ are made here")
+    course.add_argument("--slides", action="store_true", help="also a deck for every method, HTML and PDF")
     course.set_defaults(run=course_command)
     similar = commands.add_parser("similar", help="which submissions of an assignment are alike")
     similar.add_argument("--course", default="course/instructor", help="the instructor's folder")
