@@ -276,7 +276,7 @@ def enter_student(
     book.update_or_create_student(student, first_name=first or None, last_name=last or None,
                                   email=row.get("email") or None, lms_user_id=row.get("lms_id") or None)
 
-# %% ../../nbs/course/105_gradebook.ipynb #5b8d56b9
+# %% ../../nbs/course/105_gradebook.ipynb #b62f762a
 def enter_marks(
     book, # nbgrader's Gradebook
     student:str, # id
@@ -289,7 +289,8 @@ def enter_marks(
     moment = datetime.datetime.fromtimestamp(when, datetime.timezone.utc).isoformat()
     name = marked.assignment
     submission = book.update_or_create_submission(name, student, timestamp=moment)
-    if row.get("extension_days"): submission.extension = days(row["extension_days"])
+    due = submission.assignment.duedate       # nbgrader cannot add an extension to no due date
+    submission.extension = days(row["extension_days"]) if due and row.get("extension_days") else None
     scores = {question.id: question.points for question in marked.questions}
     for grade in book.find_submission_notebook(name, name, student).grades:
         if grade.name in scores: grade.auto_score = scores[grade.name]

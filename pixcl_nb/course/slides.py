@@ -92,7 +92,7 @@ def deck(
     head = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>'
     return f"{head}<style>{LOOK}</style>{scripts}{body}</html>"
 
-# %% ../../nbs/course/107_slides.ipynb #9635d508
+# %% ../../nbs/course/107_slides.ipynb #8f3b372c
 METHODS = ("moco", "densecl", "cp2", "label_contrast", "auxiliary_contrast")
 
 def method_notebooks()->dict:
@@ -113,8 +113,8 @@ def print_pdf(
     program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if program is None: return False
     options = "--headless --no-sandbox --disable-gpu --no-pdf-header-footer --virtual-time-budget=20000"
-    subprocess.run([program, *options.split(), f"--print-to-pdf={target}", Path(page).resolve().as_uri()], check=True,
-                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=300)
+    command = [program, *options.split(), f"--print-to-pdf={target}", Path(page).resolve().as_uri()]
+    subprocess.run(command, check=True, capture_output=True, timeout=300)
     return Path(target).exists()
 
 # %% ../../nbs/course/107_slides.ipynb #4cc1550d
