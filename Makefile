@@ -13,7 +13,7 @@ help:
 	@echo "make lab       open JupyterLab at the first notebook"
 	@echo "make test      export in sync, every notebook, every test"
 	@echo "make test-all  the same with the slow cells and tests"
-	@echo "make course    the assignments: course/student and course/instructor"
+	@echo "make course    the assignments: course/student.zip for students, course/instructor for you"
 	@echo "make docs      the documentation as one site that needs no server: build/docs/index.html"
 	@echo "make bench     speed and memory against the usual ways, as ratios of one run"
 
@@ -45,8 +45,7 @@ bench: $(STAMP)
 	@for script in tests/bench/bench_*.py; do echo "== $$script"; $(BIN)/python $$script $(ARGS) || exit 1; done
 
 course: $(STAMP)
-	$(BIN)/python -c "from pixcl_nb.course import build_packs; build_packs()"
-	@echo "course/student (for students), course/instructor (solutions, grading copies, guide)"
+	$(BIN)/pixcl course
 
 docs: $(STAMP)
 	$(BIN)/python nbs/site/make_site.py $(ARGS)

@@ -26,7 +26,7 @@ import torch
 from .positives.auxiliary_labels import fit_auxiliary_labels
 from .checks import atomic_write, check_name, IMAGENET_MEAN, IMAGENET_STD
 from .experiments.claims import ROWS, SCALES, ClaimsConfig, run_claims
-from .course import add_commands
+from .course.gradebook import add_commands
 from .images.data import label_subset, load_data, READERS
 from .images.pairs import load_pairs
 from .images.scenes import SAMPLE_SPLITS, write_samples

@@ -22,7 +22,7 @@ from fastcore.docments import docments
 
 from browser import chromium, no_browser
 from pixcl_nb.cli import build_parser
-from pixcl_nb.course import find_masters, read_notebook, student_copy
+from pixcl_nb.course.packs import find_masters, read_notebook, student_copy
 
 ROOT = Path(__file__).parent.parent
 SITE = ROOT / "nbs" / "site"

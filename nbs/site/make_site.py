@@ -37,7 +37,7 @@ def settings():
 
 def student_copies(folder):
     "The students' notebooks, made by the package: solutions and hidden tests are never read from the masters by anything else here."
-    from pixcl_nb.course import build_packs
+    from pixcl_nb.course.packs import build_packs
     return {f"assignments/{path.stem}": path for path in build_packs(NBS / "assignments", folder)["student"]}
 
 

@@ -1,0 +1,72 @@
+"What the course's tests hand in: copies of a master with cells filled, and a way to mark them."
+import copy
+import json
+import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+from honest import A1, A2, A3
+from pixcl_nb.course.gradebook import mark_folder
+from pixcl_nb.course.marking import mark_notebook, sandbox_for
+from pixcl_nb.course.packs import find_masters, kind_of, marked_cells, read_notebook, replace_regions, student_copy
+from pixcl_nb.course.sandbox import Limits
+
+ROOT = Path(__file__).parent.parent.parent
+MASTERS = {name: read_notebook(path) for name, path in find_masters(ROOT/"nbs"/"assignments").items()}
+ONE, TWO, THREE, FOUR, FIVE, SIX = list(MASTERS)[:6]
+HONEST = {ONE: A1, TWO: A2, THREE: A3}
+QUICK = Limits(seconds=5, total_seconds=90)
+
+
+def paper(name, answers=None):
+    "A student copy with some cells filled (grade_id → source), blanks elsewhere."
+    notebook = student_copy(MASTERS[name])
+    for grade_id, source in (answers or {}).items(): marked_cells(notebook)[grade_id]["source"] = source
+    return notebook
+
+
+def model(name, *which):
+    "The master's own solution cells (all, or those named), without the markers."
+    cells = {grade_id: cell for grade_id, cell in marked_cells(MASTERS[name]).items() if kind_of(cell) == "solution"}
+    lines = {grade_id: [line for line in cell["source"].split("\n") if not line.strip().startswith("### ")] for grade_id, cell in cells.items()}
+    return {grade_id: "\n".join(source) for grade_id, source in lines.items() if not which or grade_id in which}
+
+
+def bare(notebook):
+    "Without the cells that are nobody's: for tests of tests, where the pictures only cost time."
+    return dict(notebook, cells=[cell for cell in notebook["cells"] if kind_of(cell)])
+
+
+def code(source): return dict(cell_type="code", source=source, metadata={}, outputs=[], execution_count=None)
+
+
+def place_of(notebook, grade_id):
+    "The number of a marked cell."
+    return next(i for i, cell in enumerate(notebook["cells"]) if kind_of(cell) and cell["metadata"]["nbgrader"]["grade_id"] == grade_id)
+
+
+def mark(notebook, name, limits=QUICK):
+    "Marks of one notebook in a sandbox of its own."
+    with sandbox_for(MASTERS[name], limits) as sandbox: return mark_notebook(notebook, MASTERS[name], sandbox, "student", name)
+
+
+def question(marked, grade_id): return next(question for question in marked.questions if question.id == grade_id)
+
+
+def why(marked): return [(question.id, question.why) for question in marked.questions if question.why]
+
+
+def write(folder, files):
+    "Files of submissions: notebooks (dicts) or bytes, by their path; a path may be bytes that are no UTF-8."
+    for path, content in files.items():
+        target = Path(folder)/path if isinstance(path, str) else Path(os.fsdecode(os.fsencode(str(folder)) + b"/" + path))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
+    return Path(folder)
+
+
+def mark_files(folder, files, limits=QUICK, say=lambda line: None, **more):
+    "(results, the course's folder) of files marked as a class."
+    results = mark_folder(write(Path(folder)/"in", files), Path(folder)/"course", ROOT/"nbs"/"assignments", limits, say=say, **more)
+    return results, Path(folder)/"course"
