@@ -23,24 +23,39 @@ from ..plots import figure_to_png, show_images, show_overlay
 # %% ../../nbs/1_images/17_inspection.ipynb #24476dac
 def files_by_stem(folder)->dict:
     "Every file below a folder, by its relative path without ending."
-    return {path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(Path(folder).rglob("*")) if path.is_file()}
+    return {
+        path.relative_to(folder).with_suffix("").as_posix(): path
+        for path in sorted(Path(folder).rglob("*")) if path.is_file()}
 
 def listed_files(
     root, # folder with images/, labels/ and {split}.txt
     split:str
 )->tuple:
-    "(complete, faults, notes): (name, image, label) of every listed name that has both, what is missing, and files or names that look odd."
+    """(complete, faults, notes): (name, image, label) of every listed name that has both, what is missing,
+    and files or names that look odd."""
     root = Path(root).expanduser()
     names, images, labels = read_list(root, split), files_by_stem(root/"images"), files_by_stem(root/"labels")
     stems = [Path(name).with_suffix("").as_posix() if Path(name).suffix else name for name in names]
-    faults = [f"{root/split}.txt lists {stem!r}, but there is no such {what} in {root/place}" for stem in stems for what, place, files in (("image", "images", images), ("label", "labels", labels)) if stem not in files]
-    others = {path.stem: set(read_list(root, path.stem)) for path in sorted(root.glob("*.txt")) if path.stem != split and path.stat().st_size}
-    notes = [f"{len(twice)} names of {split}.txt are in {other}.txt too (first: {min(twice)})" for other, known in others.items() if (twice := set(names) & known)]
+    faults = [
+        f"{root/split}.txt lists {stem!r}, but there is no such {what} in {root/place}"
+        for stem in stems for what, place, files in (("image", "images", images), ("label", "labels", labels))
+        if stem not in files]
+    others = {
+        path.stem: set(read_list(root, path.stem))
+        for path in sorted(root.glob("*.txt")) if path.stem != split and path.stat().st_size}
+    notes = [
+        f"{len(twice)} names of {split}.txt are in {other}.txt too (first: {min(twice)})"
+        for other, known in others.items() if (twice := set(names) & known)]
     doubled = [name for name, times in Counter(names).items() if times > 1]
     if doubled: notes.append(f"{len(doubled)} names are listed twice (first: {doubled[0]})")
-    unlisted = set(images) - set(stems) - {Path(name).with_suffix("").as_posix() for known in others.values() for name in known}
+    unlisted = (
+        set(images)
+        - set(stems)
+        - {Path(name).with_suffix("").as_posix() for known in others.values() for name in known})
     if unlisted: notes.append(f"{len(unlisted)} images are in no list (first: {min(unlisted)})")
-    return [(stem, images[stem], labels[stem]) for stem in stems if stem in images and stem in labels], faults, notes
+    return (
+        [(stem, images[stem], labels[stem]) for stem in stems if stem in images and stem in labels], faults,
+        notes)
 
 # %% ../../nbs/1_images/17_inspection.ipynb #3bd0c823
 def whole_data(
@@ -50,12 +65,27 @@ def whole_data(
 )->tuple:
     "(data or None, faults, notes): what can be read of a data set at native size."
     faults, notes = [], []
-    if name in ("folder", "camvid") and root and (Path(root).expanduser()/"images").is_dir() and (Path(root).expanduser()/"labels").is_dir() and (Path(root).expanduser()/f"{split}.txt").exists():
+    if (
+        name in ("folder", "camvid")
+        and root
+        and (Path(root).expanduser() / "images").is_dir()
+        and (Path(root).expanduser() / "labels").is_dir()
+        and (Path(root).expanduser() / f"{split}.txt").exists()
+    ):
         complete, faults, notes = listed_files(root, split)
         if faults:
-            classes, palette, ignore = folder_classes(Path(root).expanduser()) if name == "folder" else (list(CAMVID), list(CAMVID.values()), [11])
+            classes, palette, ignore = (
+                folder_classes(Path(root).expanduser())
+                if name == "folder" else (list(CAMVID), list(CAMVID.values()), [11]))
             images, labels = ([row[column] for row in complete] for column in (1, 2))
-            return (SegmentationData(images, labels, [row[0] for row in complete], classes, palette, id_lookup(len(classes), ignore), None, f"{name} {split}") if complete and classes else None), faults, notes
+            return (
+                (
+                    SegmentationData(
+                        images, labels, [row[0] for row in complete], classes, palette,
+                        id_lookup(len(classes), ignore), None, f"{name} {split}")
+                    if complete and classes else None),
+                faults,
+                notes)
     try: return load_data(name, root, split), faults, notes
     except (FileNotFoundError, ValueError) as error:
         if str(error).startswith("name:"): raise
@@ -80,19 +110,39 @@ class DataReport:
 
     def to_dict(self):
         "Plain values for JSON."
-        return {"title": self.title, "images": self.images, "sizes": [[*size, count] for size, count in self.sizes.most_common()], "classes": {name: {"pixels": int(p), "images": int(h)} for name, p, h in zip(self.class_names, self.pixels, self.holders)},
-                "ignored_pixels": self.ignored, "faults": self.faults, "notes": self.notes}
+        return {
+            "title": self.title, "images": self.images,
+            "sizes": [[*size, count] for size, count in self.sizes.most_common()],
+            "classes": {
+                name: {"pixels": int(p), "images": int(h)}
+                for name, p, h in zip(self.class_names, self.pixels, self.holders)},
+            "ignored_pixels": self.ignored,
+            "faults": self.faults,
+            "notes": self.notes}
 
     def __repr__(self):
         lines = [f"{self.title}: {self.images} images read, {len(self.class_names)} classes"]
         if self.sizes:
             heights, widths = zip(*self.sizes)
             common, count = self.sizes.most_common(1)[0]
-            lines.append(f"sizes: {common[0]}×{common[1]} ({count} images)" if len(self.sizes) == 1 else f"sizes: {len(self.sizes)} different, from {min(heights)}×{min(widths)} to {max(heights)}×{max(widths)}; most often {common[0]}×{common[1]} ({count} images)")
+            lines.append(
+                f"sizes: {common[0]}×{common[1]} ({count} images)"
+                if len(self.sizes) == 1 else (
+                    f"sizes: {len(self.sizes)} different, from {min(heights)}×{min(widths)} to"
+                    f" {max(heights)}×{max(widths)}; most often {common[0]}×{common[1]} ({count} images)"))
             whole = self.labelled + self.ignored
-            lines += [f"  {name:<18}{pixels / max(1, whole):7.1%} of pixels {holders:7d} images" for name, pixels, holders in zip(self.class_names, self.pixels, self.holders)] if self.labelled else []
+            lines += (
+                [
+                    f"  {name:<18}{pixels / max(1, whole):7.1%} of pixels {holders:7d} images"
+                    for name, pixels, holders in zip(self.class_names, self.pixels, self.holders)]
+                if self.labelled else [])
             lines.append(f"  {'(no label)':<18}{self.ignored / max(1, whole):7.1%} of pixels")
-        return "\n".join(lines + [f"note: {note}" for note in self.notes] + [f"FAULT: {fault}" for fault in self.faults[:20]] + ([f"… and {len(self.faults) - 20} faults more"] if len(self.faults) > 20 else []) + ["no fault found" if not self.faults else f"{len(self.faults)} faults"])
+        return "\n".join(
+            lines
+            + [f"note: {note}" for note in self.notes]
+            + [f"FAULT: {fault}" for fault in self.faults[:20]]
+            + ([f"… and {len(self.faults) - 20} faults more"] if len(self.faults) > 20 else [])
+            + ["no fault found" if not self.faults else f"{len(self.faults)} faults"])
 
 # %% ../../nbs/1_images/17_inspection.ipynb #88f4513f
 def inspect_data(
@@ -101,22 +151,36 @@ def inspect_data(
     split:str="train",
     limit:int=None # read only so many images, evenly spread; None = every one
 )->DataReport:
-    "Read every image and mask once, at native size. Never raises for what it finds in the files: faults are listed."
+    """Read every image and mask once, at native size. Never raises for what it finds in the files: faults
+    are listed."""
     data, faults, notes = whole_data(name, root, split)
-    if data is None: return DataReport(f"{name} {split}", 0, Counter(), [], np.zeros(0, np.int64), np.zeros(0, np.int64), 0, faults, notes)
-    chosen = range(len(data)) if limit is None else sorted({index * len(data) // limit for index in range(min(check_range("limit", limit, 1), len(data)))})
-    report = DataReport(data.title, 0, Counter(), data.class_names, np.zeros(data.num_classes, np.int64), np.zeros(data.num_classes, np.int64), 0, list(faults), list(notes))
+    if data is None:
+        return DataReport(
+            f"{name} {split}", 0, Counter(), [], np.zeros(0, np.int64), np.zeros(0, np.int64), 0, faults,
+            notes)
+    chosen = (
+        range(len(data))
+        if limit is None else sorted(
+            {index * len(data) // limit for index in range(min(check_range("limit", limit, 1), len(data)))}))
+    report = DataReport(
+        data.title, 0, Counter(), data.class_names, np.zeros(data.num_classes, np.int64),
+        np.zeros(data.num_classes, np.int64), 0, list(faults), list(notes))
     empty = [data.names[index] for index in chosen if count_item(report, data, index) == 0]
     if isinstance(data, UnlabelledData): return report
     if empty: report.notes.append(f"{len(empty)} images have no labelled pixel (first: {empty[0]})")
     absent = [name for name, holders in zip(data.class_names, report.holders) if not holders]
-    if absent: report.notes.append(f"no pixel of {len(absent)} classes: {', '.join(absent[:8])}{' …' if len(absent) > 8 else ''}")
-    if len(report.sizes) > 1: report.notes.append("images of different sizes: train with --size H W, or with --batch-size 1")
-    if not report.labelled and not report.faults: report.faults.append("not one pixel is labelled; check the ids in the masks")
+    if absent:
+        report.notes.append(
+            f"no pixel of {len(absent)} classes: {', '.join(absent[:8])}{' …' if len(absent) > 8 else ''}")
+    if len(report.sizes) > 1:
+        report.notes.append("images of different sizes: train with --size H W, or with --batch-size 1")
+    if not report.labelled and not report.faults:
+        report.faults.append("not one pixel is labelled; check the ids in the masks")
     return report
 
 def count_item(report:DataReport, data, index:int)->int:
-    "Read one item into the report; how many of its pixels are labelled, or 1 where it could not be read (which is a fault)."
+    """Read one item into the report; how many of its pixels are labelled, or 1 where it could not be read
+    (which is a fault)."""
     try: image, mask = data.read(index)
     except (ValueError, FileNotFoundError) as error: report.faults.append(str(error)); return 1
     counts = np.bincount(mask.numpy().ravel(), minlength=256)
@@ -134,13 +198,15 @@ def contact_sheet(
     side:int=160 # pixels of each picture
 ):
     "Images with their masks laid over them. Returns the Figure."
-    chosen = sorted({index * len(data) // count for index in range(min(check_range("count", count, 1), len(data)))})
+    chosen = sorted(
+        {index * len(data) // count for index in range(min(check_range("count", count, 1), len(data)))})
     items = [data[index] for index in chosen]
     images = torch.stack([fit_image(image, (side, side)) for image, _ in items])
     titles = [data.names[index][-18:] for index in chosen]
     if isinstance(data, UnlabelledData): return show_images(images, titles, columns=6, width=10)
     masks = torch.stack([fit_mask(mask.to(torch.uint8), (side, side)) for _, mask in items])
-    return show_overlay(images, masks.long(), data.palette, data.class_names, titles=titles, columns=6, width=10)
+    return show_overlay(
+        images, masks.long(), data.palette, data.class_names, titles=titles, columns=6, width=10)
 
 def save_contact_sheet(data, path, count:int=12)->Path:
     "The contact sheet as a PNG file."

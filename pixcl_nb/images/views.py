@@ -17,7 +17,8 @@ from dataclasses import dataclass, fields, replace
 import torch
 import torch.nn.functional as F
 
-from ..checks import IMAGENET_MEAN, IMAGENET_STD, check_finite, check_name, check_range, check_tensor, full_precision
+from ..checks import (
+    IMAGENET_MEAN, IMAGENET_STD, check_finite, check_name, check_range, check_tensor, full_precision)
 
 # %% ../../nbs/1_images/13_views.ipynb #83cca856
 def check_interval(
@@ -28,7 +29,8 @@ def check_interval(
     above=None # strict lower bound
 ):
     "Return `pair` as a tuple of two numbers in order, else raise `ValueError` naming it."
-    if not isinstance(pair, (tuple, list)) or len(pair) != 2: raise ValueError(f"{name}: expected two numbers (low, high), got {pair!r}")
+    if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+        raise ValueError(f"{name}: expected two numbers (low, high), got {pair!r}")
     for value in pair: check_range(name, value, low, high, above)
     if pair[0] > pair[1]: raise ValueError(f"{name}: {pair!r} has its low end above its high end; swap them")
     return tuple(pair)
@@ -40,7 +42,8 @@ def size_pair(
 ):
     "(height, width) of a view; raises `ValueError` if either is below 1 or not whole."
     pair = tuple(size) if isinstance(size, (tuple, list)) else (size, size)
-    if len(pair) != 2 or not all(isinstance(side, int) for side in pair): raise ValueError(f"{name}: expected an int or (height, width), got {size!r}")
+    if len(pair) != 2 or not all(isinstance(side, int) for side in pair):
+        raise ValueError(f"{name}: expected an int or (height, width), got {size!r}")
     for side in pair: check_range(name, side, 1)
     return pair
 
@@ -72,7 +75,10 @@ class ViewConfig:
         check_range("hue", self.hue, 0, .5)
         check_interval("blur_sigma", self.blur_sigma, above=0)
         for name in ("mean", "std"):
-            if len(getattr(self, name)) != 3: raise ValueError(f"{name}: expected one number for each of red, green and blue, got {getattr(self, name)!r}")
+            if len(getattr(self, name)) != 3:
+                raise ValueError(
+                    f"{name}: expected one number for each of red, green and blue, got"
+                    f" {getattr(self, name)!r}")
         for value in self.std: check_range("std", value, above=0)
 
 # %% ../../nbs/1_images/13_views.ipynb #ed92bf55
@@ -96,7 +102,8 @@ def source_axes(
     size, # (height, width) of the view
     stride:int=1 # 1 = every pixel; otherwise the centres of cells of that many pixels
 ):
-    "Source x (B, w) of every output column and y (B, h) of every output row, at the centres of pixels or cells."
+    """Source x (B, w) of every output column and y (B, h) of every output row, at the centres of pixels or
+    cells."""
     left, top, width, height = box.unbind(1)
     rows, columns = ((torch.arange(side // stride, device=box.device) + .5) * stride for side in size)
     return source_axis(left, width, flipped, columns, size[1]), source_axis(top, height, None, rows, size[0])
@@ -131,7 +138,8 @@ def draw_box(
 # %% ../../nbs/1_images/13_views.ipynb #9bda2a1b
 @dataclass
 class ViewParameters:
-    "Everything random about the views of a batch, one row an image. `order` lists brightness 0, contrast 1, saturation 2, hue 3."
+    """Everything random about the views of a batch, one row an image. `order` lists brightness 0, contrast
+    1, saturation 2, hue 3."""
     box: torch.Tensor # (B, 4) left, top, width, height in source pixels; whole numbers
     flipped: torch.Tensor # (B,) bool
     brightness: torch.Tensor # (B,) factor, 1 = unchanged
@@ -143,8 +151,10 @@ class ViewParameters:
     blur_sigma: torch.Tensor # (B,) output pixels, 0 = no blur
 
     def __len__(self): return len(self.box)
-    def to(self, device): return ViewParameters(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
-    def __getitem__(self, rows): return ViewParameters(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
+    def to(self, device):
+        return ViewParameters(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
+    def __getitem__(self, rows):
+        return ViewParameters(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
 
 # %% ../../nbs/1_images/13_views.ipynb #0a57dff8
 def random_numbers(
@@ -152,7 +162,8 @@ def random_numbers(
     columns:int, # numbers for each
     generator=None # torch.Generator; None = torch's default one
 ):
-    "(rows, columns) uniform numbers in 0..1, on the generator's own device, float64 so that CPU and GPU code round alike."
+    """(rows, columns) uniform numbers in 0..1, on the generator's own device, float64 so that CPU and GPU
+    code round alike."""
     device = generator.device if generator is not None else "cpu"
     return torch.rand(rows, columns, generator=generator, device=device, dtype=torch.float64)
 
@@ -167,10 +178,14 @@ def draw_colour(
         low = max(0, 1 - spread)
         return torch.where(jittered, low + uniform[:, column] * (1 + spread - low), 1.).float()
     low, high = config.blur_sigma
-    return dict(brightness=factor(1, config.brightness), contrast=factor(2, config.contrast), saturation=factor(3, config.saturation),
-                hue=torch.where(jittered, (2 * uniform[:, 4] - 1) * config.hue, 0.).float(), order=uniform[:, 5:9].argsort(1),
-                grayscale=uniform[:, 9] < config.grayscale,
-                blur_sigma=torch.where(uniform[:, 10] < config.blur, low + uniform[:, 11] * (high - low), 0.).float())
+    return dict(
+        brightness=factor(1, config.brightness), contrast=factor(2, config.contrast),
+        saturation=factor(3, config.saturation),
+        hue=torch.where(jittered, (2 * uniform[:, 4] - 1) * config.hue, 0.0).float(),
+        order=uniform[:, 5:9].argsort(1), grayscale=uniform[:, 9] < config.grayscale,
+        blur_sigma=torch.where(
+            uniform[:, 10] < config.blur, low + uniform[:, 11] * (high - low), 0.0
+        ).float())
 
 # %% ../../nbs/1_images/13_views.ipynb #a724d8ee
 def draw_view(
@@ -181,7 +196,9 @@ def draw_view(
     "Draw the parameters of one view of each image: 35 numbers an image, in one call to the generator."
     uniform = random_numbers(len(extents), 2*TRIES + 15, generator)
     box = draw_box(uniform[:, :2*TRIES + 2], extents.to(uniform.device), config)
-    return ViewParameters(box=box, flipped=uniform[:, 2*TRIES + 2] < config.flip, **draw_colour(uniform[:, 2*TRIES + 3:], config))
+    return ViewParameters(
+        box=box, flipped=uniform[:, 2 * TRIES + 2] < config.flip,
+        **draw_colour(uniform[:, 2 * TRIES + 3 :], config))
 
 # %% ../../nbs/1_images/13_views.ipynb #ba6d2144
 @dataclass
@@ -201,11 +218,17 @@ class View:
     def coordinates(self): return self.coordinates_at(1)
 
     def coordinates_at(self, stride:int):
-        "(B, 2, h // stride, w // stride): source x (0) and y (1) of the cell centres. Exact, since a crop and a flip are affine."
-        x, y = source_axes(self.box, self.flipped, self.size, check_range("stride", stride, 1, min(self.size)))
-        return torch.stack([x[:, None, :].expand(-1, y.shape[1], -1), y[:, :, None].expand(-1, -1, x.shape[1])], 1)
+        """(B, 2, h // stride, w // stride): source x (0) and y (1) of the cell centres. Exact, since a
+        crop and a flip are affine."""
+        x, y = source_axes(
+            self.box, self.flipped, self.size, check_range("stride", stride, 1, min(self.size)))
+        return torch.stack(
+            [x[:, None, :].expand(-1, y.shape[1], -1), y[:, :, None].expand(-1, -1, x.shape[1])], 1)
 
-    def __repr__(self): return f"View(image={tuple(self.image.shape)}, source_size={self.source_size}, mask={None if self.mask is None else tuple(self.mask.shape)})"
+    def __repr__(self):
+        return (
+            f"View(image={tuple(self.image.shape)}, source_size={self.source_size},"
+            f" mask={None if self.mask is None else tuple(self.mask.shape)})")
 
 # %% ../../nbs/1_images/13_views.ipynb #c5910d86
 def resize_matrix(
@@ -215,7 +238,8 @@ def resize_matrix(
     source:int, # pixels of the source axis
     size:int # pixels of the output axis
 ):
-    "(B, size, source) rows of triangle weights: the antialiased bilinear resize of PIL (and torch), crop and flip included, as a product."
+    """(B, size, source) rows of triangle weights: the antialiased bilinear resize of PIL (and torch), crop
+    and flip included, as a product."""
     centres = source_axis(start, length, flipped, torch.arange(size, device=start.device) + .5, size)
     pixels = torch.arange(source, device=start.device) + .5
     support = (length / size).clamp_min(1)[:, None, None]
@@ -257,7 +281,8 @@ def resample_mask(
 ):
     "Labels of a view: each output pixel takes the source pixel its centre falls into (nearest)."
     x, y = source_axes(parameters.box, parameters.flipped, size)
-    x, y = (axis.floor().long().clamp(0, side - 1) for axis, side in ((x, masks.shape[2]), (y, masks.shape[1])))
+    x, y = (
+        axis.floor().long().clamp(0, side - 1) for axis, side in ((x, masks.shape[2]), (y, masks.shape[1])))
     index = torch.arange(len(masks), device=masks.device)[:, None, None]
     return masks[index, y[:, :, None], x[:, None, :]]
 
@@ -271,9 +296,11 @@ def chain_step(
     pull, # (B,) how much of the mean grey value it adds
     gray # (3,)
 ):
-    "One more colour step on top of a chain: multiply by `gain`, then add `pull` times the picture's mean grey value."
+    """One more colour step on top of a chain: multiply by `gain`, then add `pull` times the picture's mean
+    grey value."""
     matrix, of_mean = state
-    mean_grey = (gray @ (matrix + of_mean))[:, None, :]                      # the mean grey value so far is this row · mean(x)
+    # the mean grey value so far is this row · mean(x)
+    mean_grey = (gray @ (matrix + of_mean))[:, None, :]
     return gain @ matrix, gain @ of_mean + pull[:, None, None] * mean_grey
 
 # %% ../../nbs/1_images/13_views.ipynb #977eeacb
@@ -281,11 +308,16 @@ def colour_chain(
     parameters:ViewParameters,
     scale # (3,) the last step multiplies each channel
 ):
-    "Two maps (A, V) an image: before the hue shift, and after it with grey and scale. Images without a hue shift use only the second."
+    """Two maps (A, V) an image: before the hue shift, and after it with grey and scale. Images without a
+    hue shift use only the second."""
     batch, device = len(parameters.hue), parameters.hue.device
-    eye, gray, zero = torch.eye(3, device=device).expand(batch, 3, 3), torch.tensor(GRAY, device=device), torch.zeros(batch, device=device)
+    eye, gray, zero = (
+        torch.eye(3, device=device).expand(batch, 3, 3), torch.tensor(GRAY, device=device),
+        torch.zeros(batch, device=device))
     to_gray = gray.expand(3, 3)
-    b, c, s = (factor[:, None, None] for factor in (parameters.brightness, parameters.contrast, parameters.saturation))
+    b, c, s = (
+        factor[:, None, None]
+        for factor in (parameters.brightness, parameters.contrast, parameters.saturation))
     gains = torch.stack([b * eye, c * eye, s * eye + (1 - s) * to_gray, eye], 1)
     pulls = torch.stack([zero, 1 - parameters.contrast, zero, zero], 1)
     before = state = start = eye, torch.zeros_like(eye)
@@ -319,22 +351,30 @@ def shift_hue(
     "Turn the hue at constant largest and smallest channel (HSV, as PIL), in floats. Greys stay as they are."
     red, green, blue = images.unbind(-2)
     low, high = torch.minimum(torch.minimum(red, green), blue), torch.maximum(torch.maximum(red, green), blue)
-    not_red, not_green = (high - red).sign_(), (high - green).sign_()         # 0 where the channel is the largest, else 1
+    # 0 where the channel is the largest, else 1
+    not_red, not_green = (high - red).sign_(), (high - green).sign_()
     spread = high - low
     if_green, if_blue = (blue - red).add_(spread, alpha=2), (red - green).add_(spread, alpha=4)
-    hue = torch.lerp(green - blue, if_green.lerp_(if_blue, not_green), not_red).div_(spread.clamp_min(1e-6)).add_(6 * turns)
+    hue = (
+        torch.lerp(green - blue, if_green.lerp_(if_blue, not_green), not_red)
+        .div_(spread.clamp_min(1e-6))
+        .add_(6 * turns))
     hue.sub_((hue * (1 / 6)).floor_(), alpha=6)                               # 0..6, in sixths of the circle
     out = torch.empty_like(images)
-    for channel, (centre, base, sign) in enumerate(((3, low.sub_(spread), 1), (2, high.add_(spread), -1), (4, high, -1))):
+    for channel, (centre, base, sign) in enumerate(
+        ((3, low.sub_(spread), 1), (2, high.add_(spread), -1), (4, high, -1))
+    ):
         distance = torch.sub(hue, centre, out=out.select(-2, channel)).abs_().clamp_(1, 2)
-        torch.addcmul(base, distance, spread, value=sign, out=distance)       # red: low + spread (distance − 1); green, blue: high − spread (distance − 1)
+        # red: low + spread (distance − 1); green, blue: high − spread (distance − 1)
+        torch.addcmul(base, distance, spread, value=sign, out=distance)
     return out
 
 # %% ../../nbs/1_images/13_views.ipynb #e02513bb
 def blur_kernel(
     sigma:float # output pixels
 ):
-    "Half of a normalised Gaussian kernel: weights of the distances 0, 1, ... up to 3 sigma. [1] for a sigma that changes nothing."
+    """Half of a normalised Gaussian kernel: weights of the distances 0, 1, ... up to 3 sigma. [1] for a
+    sigma that changes nothing."""
     radius = math.ceil(3 * sigma) if sigma >= .25 else 0
     half = [math.exp(-distance**2 / (2 * sigma**2)) for distance in range(radius + 1)] if radius else [1.]
     total = half[0] + 2 * sum(half[1:])
@@ -353,7 +393,8 @@ def blur_image(
         size, padded = image.shape[axis], F.pad(image[None], pad, mode="replicate")[0]
         image = padded.narrow(axis, radius, size) * kernel[0]
         for distance, weight in enumerate(kernel[1:], 1):
-            image.add_(padded.narrow(axis, radius - distance, size), alpha=weight).add_(padded.narrow(axis, radius + distance, size), alpha=weight)
+            image.add_(padded.narrow(axis, radius - distance, size), alpha=weight).add_(
+                padded.narrow(axis, radius + distance, size), alpha=weight)
     return image
 
 # %% ../../nbs/1_images/13_views.ipynb #ffc61cc6
@@ -362,11 +403,13 @@ def blur_matrix(
     size:int, # of the axis
     largest:float # upper bound of sigma, known without asking the device
 ):
-    "(B, size, size) matrices that blur one axis: the same kernels and borders as `blur_image`, for one product over a batch."
+    """(B, size, size) matrices that blur one axis: the same kernels and borders as `blur_image`, for one
+    product over a batch."""
     radius = math.ceil(3 * largest)
     steps = torch.arange(-radius, radius + 1, device=sigma.device)
     sigma = sigma[:, None].clamp_min(1e-3)
-    weights = torch.exp(-steps**2 / (2 * sigma**2)) * (steps.abs() <= torch.where(sigma >= .25, (3 * sigma).ceil(), 0))
+    weights = torch.exp(-(steps**2) / (2 * sigma**2)) * (
+        steps.abs() <= torch.where(sigma >= 0.25, (3 * sigma).ceil(), 0))
     weights = weights / weights.sum(1, keepdim=True)
     places = (torch.arange(size, device=sigma.device)[:, None] + steps).clamp(0, size - 1)
     matrix = torch.zeros(len(sigma), size, size, device=sigma.device)
@@ -377,14 +420,16 @@ def normalisation(
     config:ViewConfig,
     device="cpu"
 ):
-    "Scale and shift (3,) that take values in 0..255 to ImageNet units, and the two ends of the allowed range."
+    """Scale and shift (3,) that take values in 0..255 to ImageNet units, and the two ends of the allowed
+    range."""
     mean, std = torch.tensor(config.mean, device=device), torch.tensor(config.std, device=device)
     return 1 / (255 * std), -mean / std, -mean / std, (1 - mean) / std
 
 # %% ../../nbs/1_images/13_views.ipynb #1a3c93bc
 @contextmanager
 def one_thread():
-    "Run small tensor work on one thread, then restore the thread count: below a megabyte, waking a second thread costs more than it brings."
+    """Run small tensor work on one thread, then restore the thread count: below a megabyte, waking a
+    second thread costs more than it brings."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try: yield
@@ -398,11 +443,14 @@ def colour_pieces(
     out=None, # (B, 3, h, w) float to write into
     where=None # (B, h, w) bool: write only there
 ):
-    "Colour, grey, normalisation and blur, image by image: each stays in the cache from its first step to its last."
+    """Colour, grey, normalisation and blur, image by image: each stays in the cache from its first step to
+    its last."""
     scale, shift, low, high = normalisation(config)
-    before, after = (list(zip(*(part.unbind() for part in state))) for state in colour_chain(parameters, scale))
+    before, after = (
+        list(zip(*(part.unbind() for part in state))) for state in colour_chain(parameters, scale))
     lows, highs = low.tolist(), high.tolist()
-    hues, sigmas, hue_first = parameters.hue.tolist(), parameters.blur_sigma.tolist(), (parameters.order[:, 0] == 3).tolist()
+    hues, sigmas, hue_first = (
+        parameters.hue.tolist(), parameters.blur_sigma.tolist(), (parameters.order[:, 0] == 3).tolist())
     out = torch.empty(images.shape, dtype=torch.float32) if out is None else out
     scratch = None if where is None else torch.empty(out.shape[1:])
     for row, image in enumerate(images):
@@ -448,17 +496,21 @@ def apply_view(
 )->View:
     "Make the views that `parameters` describe. No randomness in here."
     size, device = size_pair(config.size), images.device
-    form = check_name("form", form or ("pieces" if device.type == "cpu" else "batched"), ["pieces", "batched"])
+    form = check_name(
+        "form", form or ("pieces" if device.type == "cpu" else "batched"), ["pieces", "batched"])
     parameters = parameters.to(device)
     rows = torch.arange(len(parameters)) if rows is None else rows
-    with torch.autocast(device.type, enabled=False):                            # pixels keep their 8 bits inside a bf16 training step
+    # pixels keep their 8 bits inside a bf16 training step
+    with torch.autocast(device.type, enabled=False):
         if form == "pieces":
             pieces = resample_pieces(images, parameters, size, rows.tolist())
             out = torch.empty(len(rows), 3, *size) if out is None else out
             with one_thread(): image = colour_pieces(pieces, parameters, config, out, where)
         else:
-            image = colour_batched(resample_batched(images[rows.to(device)], parameters, size), parameters, config)
-            if out is not None: image = out.copy_(image if where is None else torch.where(where[:, None], image, out))
+            image = colour_batched(
+                resample_batched(images[rows.to(device)], parameters, size), parameters, config)
+            if out is not None:
+                image = out.copy_(image if where is None else torch.where(where[:, None], image, out))
     mask = None if masks is None else resample_mask(masks[rows.to(masks.device)].to(device), parameters, size)
     return View(image, parameters.box, parameters.flipped, tuple(images.shape[-2:]), mask, parameters)
 
@@ -468,15 +520,22 @@ def check_batch(
     masks=None, # (B, H, W) integer, or None
     extents=None, # (B, 2) integer valid (height, width), or None
 ):
-    "Check what enters a view and return the extents of every image; raises `ValueError` or `TypeError` naming the argument."
+    """Check what enters a view and return the extents of every image; raises `ValueError` or `TypeError`
+    naming the argument."""
     sizes = {}
-    check_tensor("images", images, "B 3 H W", "uint8", sizes=sizes, remedy="views start from uint8 pixels, B×3×H×W; convert with (images * 255).round().to(torch.uint8)")
-    if masks is not None: check_tensor("masks", masks, "B H W", "integer", sizes=sizes, remedy="one label for every pixel of `images`")
+    check_tensor(
+        "images", images, "B 3 H W", "uint8", sizes=sizes,
+        remedy="views start from uint8 pixels, B×3×H×W; convert with (images * 255).round().to(torch.uint8)")
+    if masks is not None:
+        check_tensor(
+            "masks", masks, "B H W", "integer", sizes=sizes, remedy="one label for every pixel of `images`")
     whole = torch.tensor(images.shape[-2:]).expand(len(images), 2)
     if extents is None: return whole
     check_tensor("extents", extents, "B 2", "integer", sizes=sizes, remedy="one (height, width) an image")
     if bool((extents < 1).any()) or bool((extents.cpu() > whole).any()):
-        raise ValueError(f"extents: must lie between (1, 1) and the images' size {tuple(images.shape[-2:])}; got {extents.min(0).values.tolist()} to {extents.max(0).values.tolist()}")
+        raise ValueError(
+            f"extents: must lie between (1, 1) and the images' size {tuple(images.shape[-2:])}; got"
+            f" {extents.min(0).values.tolist()} to {extents.max(0).values.tolist()}")
     return extents
 
 # %% ../../nbs/1_images/13_views.ipynb #f8e2fd4f
@@ -488,13 +547,20 @@ def random_view(
     extents=None, # (B, 2) valid (height, width) where images are padded at the bottom and right; None = all of it
     geometry:View=None # take crop and flip from this view of the same images; draw only the colours
 )->View:
-    "A random view of each image: crop, flip, colour, grey, blur, normalised. Raises `ValueError` naming a bad argument."
+    """A random view of each image: crop, flip, colour, grey, blur, normalised. Raises `ValueError` naming
+    a bad argument."""
     config = config or ViewConfig()
     extents = check_batch(images, masks, extents)
     parameters = draw_view(config, extents, generator)
     if geometry is not None:
-        if len(geometry.box) != len(images) or geometry.source_size != tuple(images.shape[-2:]) or geometry.size != size_pair(config.size):
-            raise ValueError(f"geometry: is a view of {len(geometry.box)} images of {geometry.source_size} at {geometry.size}, not of these images at config.size")
+        if (
+            len(geometry.box) != len(images)
+            or geometry.source_size != tuple(images.shape[-2:])
+            or geometry.size != size_pair(config.size)
+        ):
+            raise ValueError(
+                f"geometry: is a view of {len(geometry.box)} images of {geometry.source_size} at"
+                f" {geometry.size}, not of these images at config.size")
         parameters = replace(parameters, box=geometry.box, flipped=geometry.flipped)
     return apply_view(images, parameters, config, masks)
 
@@ -505,11 +571,16 @@ def distort_colour(
     config:ViewConfig=None, # its geometry is not used
     generator=None # torch.Generator
 ):
-    "Another random colouring (jitter, grey, blur) of normalised images, geometry untouched. Returns the same shape."
+    """Another random colouring (jitter, grey, blur) of normalised images, geometry untouched. Returns the
+    same shape."""
     config = config or ViewConfig()
-    check_tensor("images", images, "B 3 h w", "float", finite=True, remedy="give normalised floats, or call random_view on uint8 images")
+    check_tensor(
+        "images", images, "B 3 h w", "float", finite=True,
+        remedy="give normalised floats, or call random_view on uint8 images")
     colour = draw_colour(random_numbers(len(images), 12, generator), config)
-    parameters = ViewParameters(box=torch.zeros(len(images), 4), flipped=torch.zeros(len(images), dtype=torch.bool), **colour).to(images.device)
+    parameters = ViewParameters(
+        box=torch.zeros(len(images), 4), flipped=torch.zeros(len(images), dtype=torch.bool), **colour
+    ).to(images.device)
     scale, shift, *_ = normalisation(config, images.device)
     plain = (images.detach().float() - shift[:, None, None]) / scale[:, None, None]
     with torch.autocast(images.device.type, enabled=False):
