@@ -19,8 +19,10 @@ import numpy as np
 import torch
 
 # %% ../nbs/01_checks.ipynb #4ead0b67
-KINDS = {"float": lambda d: d.is_floating_point, "integer": lambda d: not (d.is_floating_point or d.is_complex or d == torch.bool),
-         "bool": lambda d: d == torch.bool, "uint8": lambda d: d == torch.uint8}
+KINDS = {
+    "float": lambda d: d.is_floating_point,
+    "integer": lambda d: not (d.is_floating_point or d.is_complex or d == torch.bool),
+    "bool": lambda d: d == torch.bool, "uint8": lambda d: d == torch.uint8}
 
 # %% ../nbs/01_checks.ipynb #16ac5f5b
 def shape_error(
@@ -30,10 +32,13 @@ def shape_error(
 ):
     "What is wrong with a shape, in words, or None."
     words = spec.split()
-    if len(words) != len(shape): return f"has {len(shape)} axes {tuple(shape)}, expected {len(words)}: ({', '.join(words)})"
+    if len(words) != len(shape):
+        return f"has {len(shape)} axes {tuple(shape)}, expected {len(words)}: ({', '.join(words)})"
     for axis, (word, size) in enumerate(zip(words, shape)):
         expected = int(word) if word.isdigit() else sizes.setdefault(word, size)
-        if size != expected: return f"has size {size} on axis {axis} of {tuple(shape)}, expected {word}" + ("" if word.isdigit() else f" = {expected}")
+        if size != expected:
+            return f"has size {size} on axis {axis} of {tuple(shape)}, expected {word}" + (
+                "" if word.isdigit() else f" = {expected}")
 
 # %% ../nbs/01_checks.ipynb #1b28e348
 def check_finite(
@@ -41,10 +46,14 @@ def check_finite(
     value # any float tensor
 ):
     "Raise `ValueError` if `value` holds NaN or infinity."
-    if torch.compiler.is_compiling() or not value.is_floating_point() or torch.isfinite(value.detach().sum()): return value
-    bad = ~torch.isfinite(value.detach())      # the sum overflowed or met a NaN: now count, element by element
-    if bad.any(): raise ValueError(f"{name}: holds {int(bad.sum())} NaN or infinite values of {value.numel()}; "
-                                   "look for a division by zero, an exploding loss, or fp16 overflow before this call")
+    if torch.compiler.is_compiling() or not value.is_floating_point() or torch.isfinite(value.detach().sum()):
+        return value
+    # the sum overflowed or met a NaN: now count, element by element
+    bad = ~torch.isfinite(value.detach())
+    if bad.any():
+        raise ValueError(
+            f"{name}: holds {int(bad.sum())} NaN or infinite values of {value.numel()}; "
+            "look for a division by zero, an exploding loss, or fp16 overflow before this call")
     return value
 
 # %% ../nbs/01_checks.ipynb #2e373376
@@ -57,12 +66,15 @@ def check_tensor(
     sizes:dict=None, # letters bound by an earlier check, shared between the arguments of one call
     remedy:str="" # what to do, appended to the message
 ):
-    "Return `value`, or raise `TypeError` (not a tensor) or `ValueError` (shape, dtype, emptiness, NaN) naming the argument."
+    """Return `value`, or raise `TypeError` (not a tensor) or `ValueError` (shape, dtype, emptiness, NaN)
+    naming the argument."""
     remedy = f"; {remedy}" if remedy else ""
-    if not torch.is_tensor(value): raise TypeError(f"{name}: expected a torch.Tensor, got {type(value).__name__}{remedy}")
+    if not torch.is_tensor(value):
+        raise TypeError(f"{name}: expected a torch.Tensor, got {type(value).__name__}{remedy}")
     problem = shape_error(value.shape, shape, {} if sizes is None else sizes) if shape else None
     if problem: raise ValueError(f"{name}: {problem}{remedy}")
-    if dtype and not KINDS[dtype](value.dtype): raise ValueError(f"{name}: expected {dtype} values, got {value.dtype}{remedy}")
+    if dtype and not KINDS[dtype](value.dtype):
+        raise ValueError(f"{name}: expected {dtype} values, got {value.dtype}{remedy}")
     if value.numel() == 0: raise ValueError(f"{name}: is empty, shape {tuple(value.shape)}{remedy}")
     return check_finite(name, value) if finite else value
 
@@ -72,11 +84,15 @@ def check_name(
     value, # what came
     options # the names that exist
 ):
-    "Return `value` if it is one of `options`, else raise `ValueError` with the closest match and the whole list."
+    """Return `value` if it is one of `options`, else raise `ValueError` with the closest match and the
+    whole list."""
     options = list(options)
     if value in options: return value
     close = difflib.get_close_matches(str(value), [str(option) for option in options], n=1)
-    raise ValueError(f"{name}: unknown name {value!r}" + (f", did you mean {close[0]!r}?" if close else ";") + f" choose from {options}")
+    raise ValueError(
+        f"{name}: unknown name {value!r}"
+        + (f", did you mean {close[0]!r}?" if close else ";")
+        + f" choose from {options}")
 
 # %% ../nbs/01_checks.ipynb #019aacb7
 def check_range(
@@ -87,17 +103,26 @@ def check_range(
     above=None # strict lower bound
 ):
     "Return `value` if low ≤ value ≤ high and value > above, else raise `ValueError`. NaN fails every bound."
-    fits = (low is None or value >= low) and (high is None or value <= high) and (above is None or value > above)
-    wanted = " and ".join(filter(None, [low is not None and f"at least {low}", above is not None and f"above {above}", high is not None and f"at most {high}"]))
+    fits = (
+        (low is None or value >= low) and (high is None or value <= high) and (above is None or value > above)
+    )
+    wanted = " and ".join(
+        filter(
+            None,
+            [
+                low is not None and f"at least {low}", above is not None and f"above {above}",
+                high is not None and f"at most {high}"]))
     if not fits: raise ValueError(f"{name}: {value!r} is out of range; it must be {wanted}")
     return value
 
 # %% ../nbs/01_checks.ipynb #928036c7
 def full_precision(function):
-    "Decorator: inside, autocast is off, so products of float32 tensors stay float32 even where the caller trains in bf16."
+    """Decorator: inside, autocast is off, so products of float32 tensors stay float32 even where the
+    caller trains in bf16."""
     @functools.wraps(function)
     def wrapped(*arguments, **keywords):
-        with torch.autocast("cuda", enabled=False), torch.autocast("cpu", enabled=False): return function(*arguments, **keywords)
+        with torch.autocast("cuda", enabled=False), torch.autocast("cpu", enabled=False):
+            return function(*arguments, **keywords)
     return wrapped
 
 # %% ../nbs/01_checks.ipynb #4dacbe8e
@@ -134,23 +159,32 @@ def library_folder()->Path:
 
 # %% ../nbs/01_checks.ipynb #b366ffa9
 def cache_folder():
-    "Where this user's generated files live: $PIXCL_NB_CACHE, else $XDG_CACHE_HOME/pixcl_nb, else ~/.cache/pixcl_nb."
+    """Where this user's generated files live: $PIXCL_NB_CACHE, else $XDG_CACHE_HOME/pixcl_nb, else
+    ~/.cache/pixcl_nb."""
     if os.environ.get("PIXCL_NB_CACHE"): return Path(os.environ["PIXCL_NB_CACHE"]).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home()/".cache").expanduser()/"pixcl_nb"
 
 # %% ../nbs/01_checks.ipynb #af500fc5
 def source_state()->str:
-    "The commit of the checkout this library is used from, with '+ changes' where files differ from it; None outside one."
-    ask = lambda *words: subprocess.run(["git", "-C", str(library_folder()), *words], capture_output=True, text=True, timeout=10)
+    """The commit of the checkout this library is used from, with '+ changes' where files differ from it;
+    None outside one."""
+    ask = lambda *words: subprocess.run(
+        ["git", "-C", str(library_folder()), *words], capture_output=True, text=True, timeout=10)
     try: commit, changes = ask("rev-parse", "HEAD"), ask("status", "--porcelain", "--untracked-files=no")
     except (OSError, subprocess.SubprocessError): return None
-    return None if commit.returncode else commit.stdout.strip() + (" + changes" if changes.stdout.strip() else "")
+    return (
+        None
+        if commit.returncode else commit.stdout.strip() + (" + changes" if changes.stdout.strip() else ""))
 
 # %% ../nbs/01_checks.ipynb #d346de10
 def made_by(device:torch.device)->dict:
     "Versions, machine and device."
     import timm, torchvision
     import pixcl_nb
-    versions = {module.__name__: str(module.__version__) for module in (pixcl_nb, torch, torchvision, timm, np)}
-    return {**versions, "python": platform.python_version(), "git": source_state(), "machine": f"{platform.system()} {platform.machine()}", "threads": torch.get_num_threads(),
-            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device), "cuda": torch.version.cuda if device.type == "cuda" else None}
+    versions = {
+        module.__name__: str(module.__version__) for module in (pixcl_nb, torch, torchvision, timm, np)}
+    return {
+        **versions, "python": platform.python_version(), "git": source_state(),
+        "machine": f"{platform.system()} {platform.machine()}", "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
+        "cuda": torch.version.cuda if device.type == "cuda" else None}

@@ -21,8 +21,10 @@ import torch.nn.functional as F
 from .checks import IMAGENET_MEAN, IMAGENET_STD, check_finite, check_name, check_range, check_tensor
 
 # %% ../nbs/02_plots.ipynb #78cda113
-PALETTE = ("E69F00 56B4E9 009E73 F0E442 0072B2 D55E00 CC79A7 0D0DF2 0D3333 200D93 6CF293 6C330D "      # the first seven: Okabe and Ito;
-           "466CF2 6C0D6C DF2046 7F466C DFB9B9 F29359 6CDFF2 4693F2 0D33CC 2046A6 B9F26C 463320").split()  # the rest: ours, chosen below
+# the first seven: Okabe and Ito;
+PALETTE = ("E69F00 56B4E9 009E73 F0E442 0072B2 D55E00 CC79A7 0D0DF2 0D3333 200D93 6CF293 6C330D "
+           # the rest: ours, chosen below
+           "466CF2 6C0D6C DF2046 7F466C DFB9B9 F29359 6CDFF2 4693F2 0D33CC 2046A6 B9F26C 463320").split()
 
 
 
@@ -31,7 +33,9 @@ def class_palette(
     n:int # colours wanted; beyond 24 they repeat
 ): # uint8 (n, 3) RGB
     "Colours that stay apart for colour-blind readers too; the first k are the same for every n."
-    colours = [[int(PALETTE[i % len(PALETTE)][j:j+2], 16) for j in (0, 2, 4)] for i in range(check_range("n", n, 1))]
+    colours = [
+        [int(PALETTE[i % len(PALETTE)][j : j + 2], 16) for j in (0, 2, 4)]
+        for i in range(check_range("n", n, 1))]
     return torch.tensor(colours, dtype=torch.uint8)
 
 # %% ../nbs/02_plots.ipynb #d784d054
@@ -42,13 +46,16 @@ def to_picture(
     images, # (B, 3, H, W) or (3, H, W): uint8, float in 0…1, or float normalised with the ImageNet mean and deviation
     name:str="images" # for the error message
 ): # float (B, H, W, 3) numpy in 0…1
-    "Anything this library calls an image, ready for `imshow`. A float batch with a value below 0 or above 1 is taken as normalised."
+    """Anything this library calls an image, ready for `imshow`. A float batch with a value below 0 or
+    above 1 is taken as normalised."""
     if torch.is_tensor(images) and images.dim() == 3: images = images[None]
     check_tensor(name, images, "B 3 H W", finite=True, remedy="pass uint8 or float images, channels first")
     images = images.detach().cpu()
     if images.dtype == torch.uint8: images = images / 255
-    elif not images.is_floating_point(): raise ValueError(f"{name}: expected uint8 or float images, got {images.dtype}")
-    elif images.min() < 0 or images.max() > 1: images = images.float()*STD + MEAN
+    elif not images.is_floating_point():
+        raise ValueError(f"{name}: expected uint8 or float images, got {images.dtype}")
+    elif images.min() < 0 or images.max() > 1:
+        images = images.float() * STD + MEAN
     return images.float().clamp(0, 1).permute(0, 2, 3, 1).numpy()
 
 # %% ../nbs/02_plots.ipynb #5fae6ef3
@@ -61,7 +68,9 @@ def new_figure(
     dpi:int=75 # small files; figure.savefig can ask for more
 ): # figure, flat list of axes
     "A grid of panels that do not overlap."
-    figure, grid = plt.subplots(rows, columns, figsize=(width, min(14, rows*width/columns*aspect + room + .1)), squeeze=False, layout="constrained", dpi=dpi)
+    figure, grid = plt.subplots(
+        rows, columns, figsize=(width, min(14, rows * width / columns * aspect + room + 0.1)), squeeze=False,
+        layout="constrained", dpi=dpi)
     figure.get_layout_engine().set(w_pad=.03, h_pad=.03, wspace=0, hspace=0)
     for axis in grid.flat:
         if not axes: axis.set_axis_off()
@@ -97,9 +106,12 @@ def show_images(
 ):
     "The batch as a grid. Returns the Figure."
     pictures = to_picture(images)
-    if titles is not None and len(titles) != len(pictures): raise ValueError(f"titles: {len(titles)} texts for {len(pictures)} images; give one for each")
+    if titles is not None and len(titles) != len(pictures):
+        raise ValueError(f"titles: {len(titles)} texts for {len(pictures)} images; give one for each")
     rows, columns = grid_shape(len(pictures), columns)
-    figure, axes = new_figure(rows, columns, width, pictures.shape[1]/pictures.shape[2], room=.22*rows if titles is not None else 0)
+    figure, axes = new_figure(
+        rows, columns, width, pictures.shape[1] / pictures.shape[2],
+        room=0.22 * rows if titles is not None else 0)
     for axis, picture in zip(axes, pictures): axis.imshow(picture, interpolation="nearest")
     for axis, title in zip(axes, titles or []): axis.set_title(str(title), fontsize=9)
     return figure
@@ -113,13 +125,23 @@ def colour_masks(
     "Class ids as colours. Raises `ValueError` for ids the palette does not have."
     if torch.is_tensor(masks) and masks.dim() == 2: masks = masks[None]
     check_tensor("masks", masks, "B H W")
-    if masks.is_floating_point(): raise ValueError(f"masks: expected class ids (integer or bool), got {masks.dtype}; convert with .long()")
+    if masks.is_floating_point():
+        raise ValueError(
+            f"masks: expected class ids (integer or bool), got {masks.dtype}; convert with .long()")
     masks = masks.detach().cpu().long()
     known = masks[masks != ignore_index]
-    palette = class_palette(max(1, int(known.max()) + 1) if known.numel() else 1) if palette is None else torch.as_tensor(np.asarray(palette), dtype=torch.uint8)
+    palette = (
+        class_palette(max(1, int(known.max()) + 1) if known.numel() else 1)
+        if palette is None else torch.as_tensor(np.asarray(palette), dtype=torch.uint8))
     if known.numel() and (known.min() < 0 or known.max() >= len(palette)):
-        raise ValueError(f"masks: hold id {int(known.max() if known.max() >= len(palette) else known.min())}, but palette has {len(palette)} colours")
-    return torch.cat([palette, torch.full((1, 3), 255, dtype=torch.uint8)])[masks.where(masks != ignore_index, len(palette))].numpy() / 255
+        raise ValueError(
+            f"masks: hold id {int(known.max() if known.max() >= len(palette) else known.min())}, but palette"
+            f" has {len(palette)} colours")
+    return (
+        torch.cat([palette, torch.full((1, 3), 255, dtype=torch.uint8)])[
+            masks.where(masks != ignore_index, len(palette))
+        ].numpy()
+        / 255)
 
 # %% ../nbs/02_plots.ipynb #c597a2f5
 def class_legend(
@@ -131,11 +153,16 @@ def class_legend(
 ):
     "Names beside their colours, for the classes that occur."
     ids = [int(i) for i in torch.unique(masks.long())]
-    palette = class_palette(max([i for i in ids if i != ignore_index], default=0) + 1) if palette is None else torch.as_tensor(np.asarray(palette))
+    palette = (
+        class_palette(max([i for i in ids if i != ignore_index], default=0) + 1)
+        if palette is None else torch.as_tensor(np.asarray(palette)))
     colour = lambda i: (1, 1, 1) if i == ignore_index else tuple(float(v)/255 for v in palette[i])
-    text = lambda i: "ignored" if i == ignore_index else str(class_names[i]) if class_names is not None else f"class {i}"
+    text = lambda i: (
+        "ignored" if i == ignore_index else str(class_names[i]) if class_names is not None else f"class {i}")
     patches = [plt.Rectangle((0, 0), 1, 1, facecolor=colour(i), edgecolor=".3", linewidth=.6) for i in ids]
-    axis.figure.legend(patches, [text(i) for i in ids], loc="outside lower center", ncols=min(len(ids), 7), fontsize=8, frameon=False)
+    axis.figure.legend(
+        patches, [text(i) for i in ids], loc="outside lower center", ncols=min(len(ids), 7), fontsize=8,
+        frameon=False)
 
 # %% ../nbs/02_plots.ipynb #b76557d9
 def check_together(
@@ -164,10 +191,13 @@ def show_masks(
     images, masks = check_together(images, masks)
     pictures, colours = to_picture(images), colour_masks(masks, palette)
     rows, columns = grid_shape(len(pictures), columns)
-    figure, axes = new_figure(2*rows, columns, width, pictures.shape[1]/pictures.shape[2], room=.5 if class_names is not None else 0)
+    figure, axes = new_figure(
+        2 * rows, columns, width, pictures.shape[1] / pictures.shape[2],
+        room=0.5 if class_names is not None else 0)
     for i, (picture, colour) in enumerate(zip(pictures, colours)):
         place = i//columns*2*columns + i % columns
-        axes[place].imshow(picture, interpolation="nearest"), axes[place + columns].imshow(colour, interpolation="nearest")
+        axes[place].imshow(picture, interpolation="nearest"), axes[place + columns].imshow(
+            colour, interpolation="nearest")
     if class_names is not None: class_legend(axes[0], masks, palette, class_names)
     return figure
 
@@ -188,7 +218,9 @@ def show_overlay(
     weight = check_range("alpha", alpha, 0, 1)*(masks.cpu() != 255)[..., None]
     mixed = grey*(1 - weight) + torch.from_numpy(colour_masks(masks, palette)).float()*weight
     figure = show_images(mixed.permute(0, 3, 1, 2).clamp(0, 1), titles, columns, width)
-    if class_names is not None: figure.set_figheight(figure.get_figheight() + .5), class_legend(figure.axes[0], masks, palette, class_names)
+    if class_names is not None:
+        figure.set_figheight(figure.get_figheight() + 0.5), class_legend(
+            figure.axes[0], masks, palette, class_names)
     return figure
 
 # %% ../nbs/02_plots.ipynb #50b40787
@@ -201,7 +233,8 @@ def outline(
     mask = F.pad(mask.detach().cpu().float(), (1, 1, 1, 1)).numpy()
     if mask.min() == mask.max(): return
     across, down = np.arange(mask.shape[1]) - 1, np.arange(mask.shape[0]) - 1
-    for width, shade in ((3.2, "black"), (1.6, colour)): axis.contour(across, down, mask, levels=[.5], colors=[shade], linewidths=width)
+    for width, shade in ((3.2, "black"), (1.6, colour)):
+        axis.contour(across, down, mask, levels=[0.5], colors=[shade], linewidths=width)
     axis.set_xlim(-.5, mask.shape[1] - 2.5), axis.set_ylim(mask.shape[0] - 2.5, -.5)
 
 # %% ../nbs/02_plots.ipynb #c08ef24a
@@ -216,7 +249,10 @@ def show_pairs(
     "Pairs, query above key, the pasted foreground outlined. Returns the Figure."
     sides = [("query", query, query_mask), ("key", key, key_mask)]
     pictures = [to_picture(images, name) for name, images, _ in sides]
-    if pictures[0].shape != pictures[1].shape: raise ValueError(f"key: shape {tuple(key.shape)} differs from query {tuple(query.shape)}; pairs need equal numbers and sizes")
+    if pictures[0].shape != pictures[1].shape:
+        raise ValueError(
+            f"key: shape {tuple(key.shape)} differs from query {tuple(query.shape)}; pairs need equal numbers"
+            " and sizes")
     for name, images, mask in sides:
         if mask is not None: check_together(images, mask, f"{name}_mask")
     rows, columns = grid_shape(len(pictures[0]), columns)
@@ -226,7 +262,10 @@ def show_pairs(
             axis = axes[(i//columns*2 + side)*columns + i % columns]
             axis.imshow(pictures[side][i], interpolation="nearest")
             if mask is not None: outline(axis, mask.reshape(-1, *mask.shape[-2:])[i])
-            if i % columns == 0: axis.text(-.06, .5, name, rotation=90, va="center", ha="center", transform=axis.transAxes, fontsize=9)
+            if i % columns == 0:
+                axis.text(
+                    -0.06, 0.5, name, rotation=90, va="center", ha="center", transform=axis.transAxes,
+                    fontsize=9)
     return figure
 
 # %% ../nbs/02_plots.ipynb #1a96657c
@@ -234,13 +273,18 @@ def pca_basis(
     features, # (B, C, h, w)
     components:int=3 # directions kept
 ): # mean (C,), directions (C, components), low and high (components,)
-    "Principal directions of all cells together, signs fixed, with the range (1st to 99th percentile) the cells cover along each."
+    """Principal directions of all cells together, signs fixed, with the range (1st to 99th percentile) the
+    cells cover along each."""
     check_tensor("features", features, "B C h w", "float", finite=True)
     rows = features.detach().double().permute(0, 2, 3, 1).flatten(0, 2)
     mean = rows.mean(0)
-    directions = torch.linalg.eigh((rows - mean).T @ (rows - mean))[1].flip(1)[:, :components]          # largest variance first
-    directions = directions * directions.gather(0, directions.abs().argmax(0, keepdim=True)).sign()     # largest entry positive
-    low, high = torch.quantile(((rows - mean) @ directions)[:: max(1, len(rows)//100_000)], torch.tensor([.01, .99], dtype=rows.dtype, device=rows.device), dim=0)
+    # largest variance first
+    directions = torch.linalg.eigh((rows - mean).T @ (rows - mean))[1].flip(1)[:, :components]
+    # largest entry positive
+    directions = directions * directions.gather(0, directions.abs().argmax(0, keepdim=True)).sign()
+    low, high = torch.quantile(
+        ((rows - mean) @ directions)[:: max(1, len(rows) // 100_000)],
+        torch.tensor([0.01, 0.99], dtype=rows.dtype, device=rows.device), dim=0)
     return mean, directions, low, high
 
 # %% ../nbs/02_plots.ipynb #d77f19c6
@@ -248,12 +292,15 @@ def pca_rgb(
     features, # (B, C, h, w)
     basis=None # from `pca_basis`, to colour other features alike; None = from these
 ): # float (B, 3, h, w) in 0…1
-    "The three strongest directions as red, green and blue: one basis for the whole batch, so equal colours mean equal features. Constant features are grey."
+    """The three strongest directions as red, green and blue: one basis for the whole batch, so equal
+    colours mean equal features. Constant features are grey."""
     mean, directions, low, high = pca_basis(features) if basis is None else basis
     check_tensor("features", features, f"B {len(mean)} h w", "float", finite=True)
     values = torch.einsum("bchw,cd->bdhw", features.detach().double() - mean[:, None, None], directions)
     span = (high - low)[:, None, None]
-    scaled = torch.where(span > 1e-9*max(1., float(high.abs().max())), (values - low[:, None, None]) / span.clamp_min(1e-30), torch.full_like(values, .5))
+    scaled = torch.where(
+        span > 1e-9 * max(1.0, float(high.abs().max())),
+        (values - low[:, None, None]) / span.clamp_min(1e-30), torch.full_like(values, 0.5))
     return F.pad(scaled, (0, 0, 0, 0, 0, 3 - scaled.shape[1]), value=.5).clamp(0, 1).float()
 
 # %% ../nbs/02_plots.ipynb #c4321ddd
@@ -269,13 +316,17 @@ def show_features(
     colours = pca_rgb(features, basis).cpu()
     if images is None: return show_images(colours, titles, columns, width)
     pictures = to_picture(images)
-    if len(pictures) != len(colours): raise ValueError(f"images: {len(pictures)} images for {len(colours)} feature maps; give one for each")
+    if len(pictures) != len(colours):
+        raise ValueError(f"images: {len(pictures)} images for {len(colours)} feature maps; give one for each")
     rows, columns = grid_shape(len(pictures), columns)
-    figure, axes = new_figure(2*rows, columns, width, pictures.shape[1]/pictures.shape[2], room=.22*rows if titles else 0)
+    figure, axes = new_figure(
+        2 * rows, columns, width, pictures.shape[1] / pictures.shape[2], room=0.22 * rows if titles else 0)
     for i, picture in enumerate(pictures):
         place = i//columns*2*columns + i % columns
         axes[place].imshow(picture, interpolation="nearest")
-        axes[place + columns].imshow(colours[i].permute(1, 2, 0).numpy(), extent=(0, picture.shape[1], picture.shape[0], 0), interpolation="nearest")
+        axes[place + columns].imshow(
+            colours[i].permute(1, 2, 0).numpy(), extent=(0, picture.shape[1], picture.shape[0], 0),
+            interpolation="nearest")
         if titles: axes[place].set_title(str(titles[i]), fontsize=9)
     return figure
 
@@ -295,19 +346,32 @@ def show_matches(
 ):
     "Lines from points of one image to points of the other. Returns the Figure."
     pictures, sizes = [to_picture(image_a, "image_a")[0], to_picture(image_b, "image_b")[0]], {}
-    points_a, points_b = (check_tensor(name, torch.as_tensor(p), "N 2", finite=True, sizes=sizes).detach().cpu().float() for name, p in (("points_a", points_a), ("points_b", points_b)))
-    if correct is not None: correct = check_tensor("correct", torch.as_tensor(correct), "N", sizes=sizes).cpu().bool()
-    figure, axes = new_figure(1, 2, width, max(p.shape[0]/p.shape[1] for p in pictures), room=.22 if correct is None else .44)
+    points_a, points_b = (
+        check_tensor(name, torch.as_tensor(p), "N 2", finite=True, sizes=sizes).detach().cpu().float()
+        for name, p in (("points_a", points_a), ("points_b", points_b)))
+    if correct is not None:
+        correct = check_tensor("correct", torch.as_tensor(correct), "N", sizes=sizes).cpu().bool()
+    figure, axes = new_figure(
+        1, 2, width, max(p.shape[0] / p.shape[1] for p in pictures), room=0.22 if correct is None else 0.44)
     shown = torch.randperm(len(points_a), generator=torch.Generator().manual_seed(0))[:most].tolist()
     for axis, picture, title in zip(axes, pictures, titles):
-        axis.imshow(picture, extent=(0, picture.shape[1], picture.shape[0], 0), interpolation="nearest"), axis.set_title(title, fontsize=9)
+        axis.imshow(
+            picture, extent=(0, picture.shape[1], picture.shape[0], 0), interpolation="nearest"
+        ), axis.set_title(title, fontsize=9)
     for i in sorted(shown):
         colour, style = (RIGHT, "-") if correct is None or correct[i] else (WRONG, "--")
-        line = plt.matplotlib.patches.ConnectionPatch(points_a[i].tolist(), points_b[i].tolist(), "data", "data", axesA=axes[0], axesB=axes[1],
-                                                      color=colour, linestyle=style, linewidth=1.1, alpha=.85)
+        line = plt.matplotlib.patches.ConnectionPatch(
+            points_a[i].tolist(), points_b[i].tolist(), "data", "data", axesA=axes[0], axesB=axes[1],
+            color=colour, linestyle=style, linewidth=1.1, alpha=0.85)
         line.set_in_layout(False), figure.add_artist(line)
-        for axis, point in zip(axes, (points_a[i], points_b[i])): axis.plot(*point.tolist(), "o", color=colour, markersize=3.5, markeredgecolor="black", markeredgewidth=.5)
-    if correct is not None: figure.supxlabel(f"{int(correct.sum())} of {len(correct)} right (blue, solid); wrong: vermilion, dashed", fontsize=9)
+        for axis, point in zip(axes, (points_a[i], points_b[i])):
+            axis.plot(
+                *point.tolist(), "o", color=colour, markersize=3.5, markeredgecolor="black",
+                markeredgewidth=0.5)
+    if correct is not None:
+        figure.supxlabel(
+            f"{int(correct.sum())} of {len(correct)} right (blue, solid); wrong: vermilion, dashed",
+            fontsize=9)
     return figure
 
 # %% ../nbs/02_plots.ipynb #8c5eb84d
@@ -326,10 +390,15 @@ def show_similarity(
     extent = (0, picture.shape[1], picture.shape[0], 0)
     low, high = (float(heat.min()), float(heat.max())) if limits is None else limits
     axes[0].imshow(picture, extent=extent, interpolation="nearest")
-    drawn = axes[1].imshow(heat.detach().cpu().float().numpy(), extent=extent, cmap="cividis", vmin=low, vmax=high, interpolation="nearest")
+    drawn = axes[1].imshow(
+        heat.detach().cpu().float().numpy(), extent=extent, cmap="cividis", vmin=low, vmax=high,
+        interpolation="nearest")
     figure.colorbar(drawn, ax=axes[1], label=title, shrink=.85)
     if point is not None:
-        for axis in axes: axis.plot(*[float(p) for p in point], "o", color="#D55E00", markersize=8, markeredgecolor="white", markeredgewidth=1.5)
+        for axis in axes:
+            axis.plot(
+                *[float(p) for p in point], "o", color="#D55E00",
+                markersize=8, markeredgecolor="white", markeredgewidth=1.5)
     return figure
 
 # %% ../nbs/02_plots.ipynb #d71abaf0
@@ -344,16 +413,26 @@ def show_similarity_matrix(
     sizes = {}
     check_tensor("similarity", similarity, "N M", "float", finite=True, sizes=sizes)
     similarity = similarity.detach().cpu().float()
-    if labels is not None: labels = check_tensor("labels", torch.as_tensor(labels), "N", sizes=sizes).cpu().long()
+    if labels is not None:
+        labels = check_tensor("labels", torch.as_tensor(labels), "N", sizes=sizes).cpu().long()
     figure, (axis,) = new_figure(1, 1, width, similarity.shape[0]/similarity.shape[1]*.85, axes=True)
     if labels is not None:
         order, square = labels.argsort(stable=True), similarity.shape[0] == similarity.shape[1]
-        similarity, found, counts = (similarity[order][:, order] if square else similarity[order]), *torch.unique(labels, return_counts=True)
+        similarity, found, counts = (
+            similarity[order][:, order] if square else similarity[order]
+        ), *torch.unique(labels, return_counts=True)
         ends = counts.cumsum(0)
-        for end in ends[:-1].tolist(): axis.axhline(end - .5, color="white", linewidth=1), square and axis.axvline(end - .5, color="white", linewidth=1)
-        axis.set_yticks((ends - counts/2 - .5).tolist(), [str(class_names[i]) if class_names is not None else f"class {i}" for i in found.tolist()], fontsize=8)
+        for end in ends[:-1].tolist():
+            axis.axhline(end - 0.5, color="white", linewidth=1), square and axis.axvline(
+                end - 0.5, color="white", linewidth=1)
+        axis.set_yticks(
+            (ends - counts / 2 - 0.5).tolist(),
+            [str(class_names[i]) if class_names is not None else f"class {i}" for i in found.tolist()],
+            fontsize=8)
         if square: axis.set_xticks([])
-    drawn = axis.imshow(similarity.numpy(), cmap="cividis", aspect="auto", interpolation="nearest", vmin=limits and limits[0], vmax=limits and limits[1])
+    drawn = axis.imshow(
+        similarity.numpy(), cmap="cividis", aspect="auto", interpolation="nearest", vmin=limits and limits[0],
+        vmax=limits and limits[1])
     figure.colorbar(drawn, ax=axis, label="similarity", shrink=.85)
     return figure
 
@@ -365,7 +444,8 @@ def moving_average(
     "Mean over the last `window` values (fewer at the start); NaN values are left out."
     values = np.asarray(values, dtype=float)
     good, zero = np.isfinite(values), np.zeros(1)
-    total, count = np.concatenate([zero, np.where(good, values, 0).cumsum()]), np.concatenate([zero, good.cumsum()])
+    total, count = np.concatenate([zero, np.where(good, values, 0).cumsum()]), np.concatenate(
+        [zero, good.cumsum()])
     end = np.arange(1, len(values) + 1); start = np.maximum(0, end - window)
     with np.errstate(invalid="ignore"): return (total[end] - total[start]) / (count[end] - count[start])
 
@@ -382,7 +462,9 @@ def as_curve(
     values = np.asarray(values.detach().cpu() if torch.is_tensor(values) else values, dtype=float)
     steps = np.arange(len(values)) if steps is None and values.ndim else np.asarray(steps)
     if values.ndim == 1 and values.size and steps.shape == values.shape: return steps, values
-    raise ValueError(f"curves: {name!r} has values of shape {values.shape} and steps of shape {steps.shape}; expected one row of numbers each")
+    raise ValueError(
+        f"curves: {name!r} has values of shape {values.shape} and steps of shape {steps.shape}; expected one"
+        " row of numbers each")
 
 # %% ../nbs/02_plots.ipynb #d812f1c4
 def show_curves(
@@ -395,14 +477,19 @@ def show_curves(
     height:float=3 # inches
 ):
     "Training curves; each has its own colour and its own dashes. Returns the Figure."
-    if not isinstance(curves, dict) or not curves: raise ValueError("curves: expected a dict of name -> values with at least one entry")
+    if not isinstance(curves, dict) or not curves:
+        raise ValueError("curves: expected a dict of name -> values with at least one entry")
     curves = {name: as_curve(name, values) for name, values in curves.items()}
     check_range("smooth", smooth, 1)
     figure, (axis,) = new_figure(1, 1, width, height/width, axes=True)
     for i, (name, (steps, values)) in enumerate(curves.items()):
         if smooth > 1: axis.plot(steps, values, color=LINES[i % 6], alpha=.22, linewidth=.8)
-        axis.plot(steps, moving_average(values, smooth), STYLES[i % 4], color=LINES[i % 6], label=str(name), linewidth=1.6, marker="o" if len(values) == 1 else None)
-    axis.set_xlabel(xlabel), axis.set_ylabel(ylabel), axis.set_title(title, fontsize=10), axis.grid(alpha=.25), axis.spines[["top", "right"]].set_visible(False)
+        axis.plot(
+            steps, moving_average(values, smooth), STYLES[i % 4], color=LINES[i % 6], label=str(name),
+            linewidth=1.6, marker="o" if len(values) == 1 else None)
+    axis.set_xlabel(xlabel), axis.set_ylabel(ylabel), axis.set_title(title, fontsize=10), axis.grid(
+        alpha=0.25
+    ), axis.spines[["top", "right"]].set_visible(False)
     axis.legend(frameon=False, fontsize=9)
     return figure
 
@@ -412,9 +499,12 @@ def auroc(
     negative # numbers that should be low
 ): # float in 0…1
     "The chance that a positive exceeds a negative, ties counting one half (area under the ROC curve)."
-    positive, negative = (check_tensor(name, torch.as_tensor(v), None, "float", finite=True).detach().cpu().double().flatten() for name, v in (("positive", positive), ("negative", negative)))
+    positive, negative = (
+        check_tensor(name, torch.as_tensor(v), None, "float", finite=True).detach().cpu().double().flatten()
+        for name, v in (("positive", positive), ("negative", negative)))
     ordered = negative.sort().values
-    below, up_to = torch.searchsorted(ordered, positive, right=False), torch.searchsorted(ordered, positive, right=True)
+    below, up_to = torch.searchsorted(ordered, positive, right=False), torch.searchsorted(
+        ordered, positive, right=True)
     return float((below + up_to).double().mean() / (2*len(ordered)))
 
 # %% ../nbs/02_plots.ipynb #ca744fc3
@@ -433,9 +523,13 @@ def show_separation(
     figure, (axis,) = new_figure(1, 1, width, .4, axes=True)
     for v, name, colour, style, hatch in zip(values, names, ("#0072B2", "#D55E00"), ("-", "--"), ("", "//")):
         weights = np.full(len(v), 1/len(v))
-        axis.hist(v, bins, weights=weights, color=colour, alpha=.35, hatch=hatch, label=f"{name} (mean {v.mean():.2f})")
+        axis.hist(
+            v, bins, weights=weights, color=colour, alpha=0.35, hatch=hatch,
+            label=f"{name} (mean {v.mean():.2f})")
         axis.axvline(v.mean(), color=colour, linestyle=style)
-    axis.set_xlabel("cosine"), axis.set_ylabel("share of pairs"), axis.spines[["top", "right"]].set_visible(False), axis.legend(frameon=False, fontsize=8)
+    axis.set_xlabel("cosine"), axis.set_ylabel("share of pairs"), axis.spines[["top", "right"]].set_visible(
+        False
+    ), axis.legend(frameon=False, fontsize=8)
     axis.set_title(f"{title + ': ' if title else ''}AUROC {area:.3f}", fontsize=10)
     return figure
 
@@ -447,18 +541,31 @@ def show_confusion(
     width:float=5.5 # inches
 ):
     "Which class is taken for which. Returns the Figure."
-    confusion = check_tensor("confusion", torch.as_tensor(confusion), "C C", finite=True).detach().cpu().double()
-    if class_names is not None and len(class_names) != len(confusion): raise ValueError(f"class_names: {len(class_names)} names for {len(confusion)} classes")
-    axis_of = {"truth": 1, "prediction": 0, "none": None}[check_name("normalise", normalise, ["truth", "prediction", "none"])]
+    confusion = (
+        check_tensor("confusion", torch.as_tensor(confusion), "C C", finite=True).detach().cpu().double())
+    if class_names is not None and len(class_names) != len(confusion):
+        raise ValueError(f"class_names: {len(class_names)} names for {len(confusion)} classes")
+    axis_of = {"truth": 1, "prediction": 0, "none": None}[
+        check_name("normalise", normalise, ["truth", "prediction", "none"])]
     shown = confusion if axis_of is None else confusion / confusion.sum(axis_of, keepdim=True).clamp_min(1)
     names = [str(i) for i in (class_names if class_names is not None else range(len(confusion)))]
     figure, (axis,) = new_figure(1, 1, width, .85, axes=True)
     drawn = axis.imshow(shown.numpy(), cmap="cividis", vmin=0, vmax=1 if axis_of is not None else None)
-    axis.set_xticks(range(len(names)), names, rotation=60, ha="right", rotation_mode="anchor", fontsize=8), axis.set_yticks(range(len(names)), names, fontsize=8)
+    axis.set_xticks(
+        range(len(names)), names, rotation=60, ha="right", rotation_mode="anchor", fontsize=8
+    ), axis.set_yticks(range(len(names)), names, fontsize=8)
     axis.set_xlabel("predicted"), axis.set_ylabel("truth")
     if len(names) <= 12:
-        for r, c in np.ndindex(*shown.shape): axis.text(c, r, f"{shown[r, c]:.2f}" if axis_of is not None else f"{shown[r, c]:.0f}", ha="center", va="center", fontsize=7, color="white" if shown[r, c] < .5*float(shown.max()) else "black")
-    figure.colorbar(drawn, ax=axis, shrink=.8, label={"truth": "share of the true pixels", "prediction": "share of the predicted pixels", "none": "pixels"}[normalise])
+        for r, c in np.ndindex(*shown.shape):
+            axis.text(
+                c, r, f"{shown[r, c]:.2f}" if axis_of is not None else f"{shown[r, c]:.0f}", ha="center",
+                va="center", fontsize=7, color="white" if shown[r, c] < 0.5 * float(shown.max()) else "black")
+    figure.colorbar(
+        drawn, ax=axis, shrink=0.8,
+        label={
+            "truth": "share of the true pixels", "prediction": "share of the predicted pixels",
+            "none": "pixels",
+        }[normalise])
     return figure
 
 # %% ../nbs/02_plots.ipynb #825f2b8e
@@ -466,9 +573,14 @@ def as_scores(
     results:dict # name → one score per seed: numbers, or objects with `.miou`
 ): # name → numpy (seeds,)
     "The scores behind `show_results`. Raises `ValueError` when there are none, or one is not a number."
-    if not isinstance(results, dict) or not results: raise ValueError("results: expected a dict of name -> scores (one per seed) with at least one entry")
+    if not isinstance(results, dict) or not results:
+        raise ValueError("results: expected a dict of name -> scores (one per seed) with at least one entry")
     number = lambda r: float(getattr(r, "miou", r))
-    scores = {str(name): np.array([number(r) for r in (runs if isinstance(runs, (list, tuple, np.ndarray, torch.Tensor)) else [runs])]) for name, runs in results.items()}
+    scores = {
+        str(name): np.array([
+            number(r) for r in (runs if isinstance(runs, (list, tuple, np.ndarray, torch.Tensor)) else [runs])
+        ])
+        for name, runs in results.items()}
     bad = [name for name, values in scores.items() if values.size == 0 or not np.isfinite(values).all()]
     if bad: raise ValueError(f"results: {bad[0]!r} has no scores, or one that is not finite")
     return scores
@@ -483,11 +595,15 @@ def draw_points(
     names = list(scores)
     for i, values in enumerate(scores.values()):
         axis.bar(i, values.mean(), width=.6, color="#56B4E9", alpha=.45, edgecolor="#0072B2")
-        if len(values) > 1: axis.errorbar(i, values.mean(), values.std(ddof=1), color=".2", capsize=5, linewidth=1.3)
+        if len(values) > 1:
+            axis.errorbar(i, values.mean(), values.std(ddof=1), color=".2", capsize=5, linewidth=1.3)
     if paired:
         for seed in zip(*scores.values()): axis.plot(range(len(names)), seed, color=".45", linewidth=.8)
-    for i, values in enumerate(scores.values()): axis.plot([i]*len(values), values, "o", color="#D55E00", markersize=4, zorder=3)
-    axis.set_xticks(range(len(names)), names, rotation=20 if max(map(len, names)) > 10 else 0, ha="right" if max(map(len, names)) > 10 else "center")
+    for i, values in enumerate(scores.values()):
+        axis.plot([i] * len(values), values, "o", color="#D55E00", markersize=4, zorder=3)
+    axis.set_xticks(
+        range(len(names)), names, rotation=20 if max(map(len, names)) > 10 else 0,
+        ha="right" if max(map(len, names)) > 10 else "center")
     axis.spines[["top", "right"]].set_visible(False)
 
 # %% ../nbs/02_plots.ipynb #68597d74
@@ -498,7 +614,10 @@ def class_table(
     "The scores of every class, checked: `ValueError` unless each row has one score for each name."
     if class_names is None: raise ValueError("class_names: needed with per_class, one name for each class")
     rows = [np.asarray(torch.as_tensor(v).detach().cpu().float()) for v in per_class.values()]
-    if any(row.shape != (len(class_names),) for row in rows): raise ValueError(f"per_class: rows of shape {rows[0].shape} for {len(class_names)} class names; give (C,) for each name")
+    if any(row.shape != (len(class_names),) for row in rows):
+        raise ValueError(
+            f"per_class: rows of shape {rows[0].shape} for {len(class_names)} class names; give (C,) for each"
+            " name")
     return np.stack(rows)
 
 # %% ../nbs/02_plots.ipynb #b4099170
@@ -511,8 +630,12 @@ def draw_classes(
     "A table of scores: one row a method, one column a class, colour and number."
     axis.imshow(np.ma.masked_invalid(table), cmap="cividis", vmin=0, vmax=1, aspect="auto")
     for r, c in np.ndindex(*table.shape):
-        axis.text(c, r, "–" if np.isnan(table[r, c]) else f"{table[r, c]:.2f}", ha="center", va="center", fontsize=7, color="black" if np.isnan(table[r, c]) or table[r, c] > .5 else "white")
-    axis.set_xticks(range(table.shape[1]), class_names, rotation=45, ha="right", rotation_mode="anchor", fontsize=8), axis.set_yticks(range(len(names)), names, fontsize=8)
+        axis.text(
+            c, r, "–" if np.isnan(table[r, c]) else f"{table[r, c]:.2f}", ha="center", va="center",
+            fontsize=7, color="black" if np.isnan(table[r, c]) or table[r, c] > 0.5 else "white")
+    axis.set_xticks(
+        range(table.shape[1]), class_names, rotation=45, ha="right", rotation_mode="anchor", fontsize=8
+    ), axis.set_yticks(range(len(names)), names, fontsize=8)
     axis.set_title("per class", fontsize=10)
 
 # %% ../nbs/02_plots.ipynb #d066dfb4
@@ -524,13 +647,17 @@ def show_results(
     paired:bool=None, # join points of the same seed; None = yes if all have equally many
     width:float=9 # inches over all
 ):
-    "Mean ± standard deviation with every seed as a point, equal seeds joined; beside it the classes. Returns the Figure."
+    """Mean ± standard deviation with every seed as a point, equal seeds joined; beside it the classes.
+    Returns the Figure."""
     scores = as_scores(results)
     counts = {len(values) for values in scores.values()}
-    if paired and len(counts) > 1: raise ValueError(f"paired: the methods have {sorted(counts)} seeds; pairs need equally many")
+    if paired and len(counts) > 1:
+        raise ValueError(f"paired: the methods have {sorted(counts)} seeds; pairs need equally many")
     paired = len(counts) == 1 and counts != {1} if paired is None else paired
     table = None if per_class is None else class_table(per_class, class_names)
-    shape = dict(figsize=(width*.6, 3.2)) if table is None else dict(ncols=2, figsize=(width, 3.2), width_ratios=[1, 1.6])
+    shape = (
+        dict(figsize=(width * 0.6, 3.2))
+        if table is None else dict(ncols=2, figsize=(width, 3.2), width_ratios=[1, 1.6]))
     figure, axes = plt.subplots(squeeze=False, layout="constrained", dpi=75, **shape)
     draw_points(axes[0, 0], scores, paired)
     axes[0, 0].set_ylabel(ylabel)

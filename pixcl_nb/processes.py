@@ -14,10 +14,15 @@ import torch.distributed as dist
 
 # %% ../nbs/03_processes.ipynb #d044bcd4
 def join_processes()->tuple:
-    "Meet the processes that torchrun started, count them, and take this process's GPU where there is one. (rank, number of processes)."
-    wanted, missing = int(os.environ["WORLD_SIZE"]), [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
-    if missing: raise RuntimeError(f"WORLD_SIZE says this is one of {wanted} processes, but torch.distributed is not initialised and {', '.join(missing)} is not set: "
-                                   "each would train alone; start with torchrun --nproc-per-node N -m pixcl_nb.cli pretrain …, or unset WORLD_SIZE")
+    """Meet the processes that torchrun started, count them, and take this process's GPU where there is
+    one. (rank, number of processes)."""
+    wanted, missing = int(os.environ["WORLD_SIZE"]), [
+        name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
+    if missing:
+        raise RuntimeError(
+            f"WORLD_SIZE says this is one of {wanted} processes, but torch.distributed is not initialised and"
+            f" {', '.join(missing)} is not set: each would train alone; start with torchrun --nproc-per-node"
+            " N -m pixcl_nb.cli pretrain …, or unset WORLD_SIZE")
     local, gpus = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
     if local < gpus: torch.cuda.set_device(local)
     dist.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo")
@@ -26,10 +31,13 @@ def join_processes()->tuple:
 
 # %% ../nbs/03_processes.ipynb #0dc767c2
 def check_world(wanted:int)->tuple:
-    "(rank, number of processes) if a sum over all processes counts as many as were wanted, else `RuntimeError`."
+    """(rank, number of processes) if a sum over all processes counts as many as were wanted, else
+    `RuntimeError`."""
     one = torch.ones(1)
     dist.all_reduce(one)
-    if (int(one), dist.get_world_size()) != (wanted, wanted): raise RuntimeError(f"WORLD_SIZE is {wanted}, but {int(one)} processes answered; start all of them with one torchrun")
+    if (int(one), dist.get_world_size()) != (wanted, wanted):
+        raise RuntimeError(
+            f"WORLD_SIZE is {wanted}, but {int(one)} processes answered; start all of them with one torchrun")
     return dist.get_rank(), wanted
 
 # %% ../nbs/03_processes.ipynb #0e450d9e
@@ -40,7 +48,8 @@ def leave_processes():
 
 # %% ../nbs/03_processes.ipynb #d33dba56
 def distributed_world()->tuple:
-    "(rank, number of processes). In a process that torchrun started it first meets the others; where that fails it is an error, never a run alone."
+    """(rank, number of processes). In a process that torchrun started it first meets the others; where
+    that fails it is an error, never a run alone."""
     if dist.is_available() and dist.is_initialized(): return dist.get_rank(), dist.get_world_size()
     return join_processes() if int(os.environ.get("WORLD_SIZE", 1)) > 1 else (0, 1)
 
@@ -68,7 +77,8 @@ def from_first(
 def share_of_mean(
     count # scalar tensor: how many values this process's mean is over
 ):
-    "What this process's mean weighs in the mean over all processes' values (1 alone): with it DDP's average of means is the mean of all."
+    """What this process's mean weighs in the mean over all processes' values (1 alone): with it DDP's
+    average of means is the mean of all."""
     if distributed_world()[1] == 1: return 1.
     total = count.detach().float().clone()
     dist.all_reduce(total)
@@ -93,8 +103,11 @@ class GatherRows(torch.autograd.Function):
 def gather_rows(
     x # (B, …) features or labels, equal shapes on every process
 ):
-    "(k·B, …): the whole batch on every process, with gradient (DDP's averaging then gives the gradient of one process). Without a process group, x itself."
-    return GatherRows.apply(x) if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1 else x
+    """(k·B, …): the whole batch on every process, with gradient (DDP's averaging then gives the gradient
+    of one process). Without a process group, x itself."""
+    return (
+        GatherRows.apply(x)
+        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1 else x)
 
 # %% ../nbs/03_processes.ipynb #e63355f2
 def all_gather_rows(
@@ -102,7 +115,8 @@ def all_gather_rows(
 ): # (processes·N, D), in the order of the ranks, the same everywhere
     "The rows of all processes, or `rows` itself when torch.distributed is not running."
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1: return rows
-    parts = [torch.empty_like(rows, memory_format=torch.contiguous_format) for _ in range(dist.get_world_size())]
+    parts = [
+        torch.empty_like(rows, memory_format=torch.contiguous_format) for _ in range(dist.get_world_size())]
     dist.all_gather(parts, rows.contiguous())
     return torch.cat(parts)
 
@@ -110,8 +124,10 @@ def all_gather_rows(
 def gather_uneven_rows(
     rows # (N, D), any N on each process, also 0
 ): # (sum of the N, D), in the order of the ranks, the same everywhere
-    "As `all_gather_rows` where the processes have different numbers of rows: all send as many as the longest, and the filling is dropped."
+    """As `all_gather_rows` where the processes have different numbers of rows: all send as many as the
+    longest, and the filling is dropped."""
     counts = all_ranks(len(rows))
     if len(set(counts)) == 1: return all_gather_rows(rows)
     filled = torch.cat([rows, rows.new_zeros(max(counts) - len(rows), *rows.shape[1:])])
-    return torch.cat([part[:count] for part, count in zip(all_gather_rows(filled).split(max(counts)), counts)])
+    return torch.cat(
+        [part[:count] for part, count in zip(all_gather_rows(filled).split(max(counts)), counts)])

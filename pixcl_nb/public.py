@@ -56,13 +56,16 @@ PUBLIC |= {
 }
 
 # %% ../nbs/04_public.ipynb #d0196277
-CHAPTERS = ("images", "networks", "positives", "losses", "methods", "training", "evaluation", "widgets", "experiments", "course")
+CHAPTERS = (
+    "images", "networks", "positives", "losses", "methods", "training", "evaluation", "widgets",
+    "experiments", "course")
 
 # %% ../nbs/04_public.ipynb #9708f316
 def public_names(path:Path)->list:
     "`__all__` of a module, read from its text; [] where it has none."
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "__all__": return ast.literal_eval(node.value)
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "__all__":
+            return ast.literal_eval(node.value)
     return []
 
 # %% ../nbs/04_public.ipynb #5c8de829
@@ -72,20 +75,32 @@ def package_text(
 )->str:
     "The text of an `__init__.py` that loads each name from its module when it is first used."
     lines = [f'    "{name}": {sorted(names)!r},' for name, names in sorted(modules.items()) if names]
-    return "\n".join([f'"{title}"', "import lazy_loader", "",
-                      "__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={", *lines, "})", ""])
+    return "\n".join([
+        f'"{title}"', "import lazy_loader", "",
+        "__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={", *lines, "})", ""])
 
 # %% ../nbs/04_public.ipynb #7649b08a
 def write_packages(
     folder:Path # of the package pixcl_nb
 ):
-    "Write the `__init__.py` of the package and of each chapter. `ValueError` where a listed name is not public in its module."
+    """Write the `__init__.py` of the package and of each chapter. `ValueError` where a listed name is not
+    public in its module."""
     for chapter in CHAPTERS:
-        modules = {path.stem: public_names(path) for path in (folder / chapter).glob("*.py") if path.stem != "__init__"}
-        if modules: (folder / chapter / "__init__.py").write_text(package_text(f"The public names of the chapter `{chapter}`.", modules))
+        modules = {
+            path.stem: public_names(path)
+            for path in (folder / chapter).glob("*.py") if path.stem != "__init__"}
+        if modules:
+            (folder / chapter / "__init__.py").write_text(
+                package_text(f"The public names of the chapter `{chapter}`.", modules))
     for module, names in PUBLIC.items():
         missing = set(names.split()) - set(public_names(folder / f"{module.replace('.', '/')}.py"))
-        if missing: raise ValueError(f"PUBLIC: {sorted(missing)} are not in __all__ of {module}; mark their cells #| export")
-    version = next(line for line in (folder / "__init__.py").read_text().splitlines() if line.startswith("__version__"))
-    text = package_text("Pixel-level contrastive learning for segmentation.", {module: names.split() for module, names in PUBLIC.items()})
+        if missing:
+            raise ValueError(
+                f"PUBLIC: {sorted(missing)} are not in __all__ of {module}; mark their cells #| export"
+            )
+    version = next(
+        line for line in (folder / "__init__.py").read_text().splitlines() if line.startswith("__version__"))
+    text = package_text(
+        "Pixel-level contrastive learning for segmentation.",
+        {module: names.split() for module, names in PUBLIC.items()})
     (folder / "__init__.py").write_text(f"{version}\n{text}")

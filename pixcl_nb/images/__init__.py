@@ -2,11 +2,11 @@
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
-    "cells": ['aligned_index', 'cell_labels', 'cell_to_pixel', 'check_labels', 'grid_pair', 'grid_size', 'labels_at_grid', 'mask_at_stride', 'pad_to_stride', 'pixel_to_cell', 'stride_pair', 'two_colours'],
-    "compositor": ['BACKGROUNDS', 'BACKGROUND_VIEWS', 'CopyPaste', 'CopyPasteConfig', 'POSITIONS', 'SHAPES', 'background_rows', 'check_backgrounds', 'compose', 'copy_paste', 'draw_block', 'object_map', 'object_masks', 'paste_in_place', 'paste_mask', 'paste_views', 'place_block', 'visible_objects', 'whole_image'],
-    "data": ['BROKEN', 'Batch', 'CAMVID', 'PICTURES', 'READERS', 'SegmentationData', 'UnlabelledData', 'VOC', 'check_files', 'check_folder', 'check_labelled', 'check_size', 'covering_order', 'download_data', 'find_files', 'fit', 'fit_image', 'fit_mask', 'folder_classes', 'header_sizes', 'id_lookup', 'label_subset', 'load_data', 'native_size', 'read_camvid', 'read_cityscapes', 'read_folder', 'read_image', 'read_images', 'read_list', 'read_mask', 'read_pets', 'read_samples', 'read_voc', 'spread_palette'],
-    "inspection": ['DataReport', 'contact_sheet', 'count_item', 'files_by_stem', 'inspect_data', 'listed_files', 'save_contact_sheet', 'whole_data'],
-    "pairs": ['CorrespondencePair', 'KeypointPair', 'PHOTOS', 'StereoPair', 'keypoint_pair', 'load_keypoint_pairs', 'load_pairs', 'load_photos', 'package_folder', 'stereo_pair'],
-    "scenes": ['ANY', 'COLOURS', 'PATTERNS', 'SAMPLE_CLASSES', 'SAMPLE_PALETTE', 'SAMPLE_SPLITS', 'SAMPLE_VERSION', 'SINE', 'STUFF', 'THINGS', 'Thing', 'agreement', 'brick', 'correspondences', 'disc', 'fish', 'grass', 'gravel', 'light_scene', 'paint_stuff', 'paint_texture', 'paint_thing', 'pick', 'random_colour', 'random_pose', 'random_thing', 'random_things', 'render_scene', 'rendered_folder', 'ring', 'rotate', 'sample_folder', 'sample_pair', 'sample_scene', 'save_mask', 'scatter_litter', 'sky', 'square', 'star', 'uniform', 'value_noise', 'water', 'wave', 'write_sample', 'write_samples'],
-    "views": ['GRAY', 'TRIES', 'View', 'ViewConfig', 'ViewParameters', 'affine_colour', 'apply_view', 'blur_image', 'blur_kernel', 'blur_matrix', 'chain_step', 'check_batch', 'check_interval', 'colour_batched', 'colour_chain', 'colour_pieces', 'distort_colour', 'draw_box', 'draw_colour', 'draw_view', 'normalisation', 'one_thread', 'random_numbers', 'random_view', 'resample_batched', 'resample_mask', 'resample_pieces', 'resize_matrix', 'shift_hue', 'size_pair', 'source_axes', 'source_axis'],
+    "cells": ['cell_to_pixel', 'mask_at_stride', 'pixel_to_cell'],
+    "compositor": ['CopyPaste', 'CopyPasteConfig', 'compose', 'copy_paste', 'paste_mask'],
+    "data": ['READERS', 'SegmentationData', 'UnlabelledData', 'label_subset', 'load_data'],
+    "inspection": ['contact_sheet', 'inspect_data', 'save_contact_sheet'],
+    "pairs": ['CorrespondencePair', 'load_keypoint_pairs', 'load_pairs', 'load_photos', 'stereo_pair'],
+    "scenes": ['SAMPLE_SPLITS', 'SAMPLE_VERSION', 'sample_pair', 'sample_scene', 'write_samples'],
+    "views": ['View', 'ViewConfig', 'random_view'],
 })
