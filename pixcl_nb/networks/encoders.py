@@ -31,8 +31,10 @@ def conv_norm(
     dilation:int=1, # distance of the filter's taps, cells
     act:bool=True # end with a ReLU?
 ):
-    "Convolution without bias, batch normalisation and (unless `act=False`) a ReLU; the size is kept when the stride is 1."
-    layers = [nn.Conv2d(inputs, outputs, kernel, stride, dilation*(kernel//2), dilation, bias=False), nn.BatchNorm2d(outputs)]
+    """Convolution without bias, batch normalisation and (unless `act=False`) a ReLU; the size is kept when
+    the stride is 1."""
+    layers = [nn.Conv2d(inputs, outputs, kernel, stride, dilation * (kernel // 2), dilation, bias=False),
+              nn.BatchNorm2d(outputs)]
     return nn.Sequential(*layers, *([nn.ReLU(inplace=True)] if act else []))
 
 # %% ../../nbs/2_networks/21_encoders.ipynb #852acb9b
@@ -44,8 +46,10 @@ class BasicBlock(nn.Module):
         stride:int=1 # of the first convolution
     ):
         super().__init__()
-        self.first, self.second = conv_norm(inputs, outputs, 3, stride), conv_norm(outputs, outputs, 3, act=False)
-        self.shortcut = conv_norm(inputs, outputs, 1, stride, act=False) if stride > 1 or inputs != outputs else nn.Identity()
+        self.first = conv_norm(inputs, outputs, 3, stride)
+        self.second = conv_norm(outputs, outputs, 3, act=False)
+        self.shortcut = (conv_norm(inputs, outputs, 1, stride, act=False) if stride > 1 or inputs != outputs
+                         else nn.Identity())
     def forward(self, x): return F.relu(self.second(self.first(x)) + self.shortcut(x), inplace=True)
 
 # %% ../../nbs/2_networks/21_encoders.ipynb #04234882
@@ -53,7 +57,8 @@ def init_convolutions(
     network:nn.Module, # changed in place
     zero_init_residual:bool=False # start every block as its shortcut (γ = 0 in the last normalisation of a `BasicBlock`)
 ):
-    "Kaiming-normal, fan-out, for convolutions; 1 and 0 for normalisations (He et al. 2015). Returns the network."
+    """Kaiming-normal, fan-out, for convolutions; 1 and 0 for normalisations (He et al. 2015). Returns the
+    network."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -76,7 +81,9 @@ class TinyResNet(nn.Module):
         super().__init__()
         self.stem = conv_norm(3, stem, 3, 2)
         inputs = (stem, *widths)
-        self.blocks = nn.Sequential(*[BasicBlock(i, o, s) for i, o, s in zip(inputs, widths, self.STRIDES[output_stride])])
+        self.blocks = nn.Sequential(
+            *[BasicBlock(i, o, s) for i, o, s in zip(inputs, widths, self.STRIDES[output_stride])]
+        )
         self.channels, self.stride = widths[-1], output_stride
         init_convolutions(self, zero_init_residual)
     def forward(self, images): return self.blocks(self.stem(images))
@@ -88,10 +95,13 @@ class ConvEncoder(nn.Module):
         body:nn.Module # a timm feature network with one output
     ):
         super().__init__()
-        self.body, self.channels, self.stride = body, body.feature_info.channels()[-1], body.feature_info.reduction()[-1]
+        self.body = body
+        self.channels = body.feature_info.channels()[-1]
+        self.stride = body.feature_info.reduction()[-1]
     def forward(self, images):
         out = self.body(images)[-1]
-        return out if out.shape[1] == self.channels else out.permute(0, 3, 1, 2)   # some timm families keep channels last
+        # some timm families keep channels last
+        return out if out.shape[1] == self.channels else out.permute(0, 3, 1, 2)
 
 # %% ../../nbs/2_networks/21_encoders.ipynb #80a1b0eb
 class TokenEncoder(nn.Module):
@@ -104,13 +114,16 @@ class TokenEncoder(nn.Module):
     def forward(self, images):
         rows, columns = images.shape[-2] // self.stride, images.shape[-1] // self.stride
         if rows*self.stride != images.shape[-2] or columns*self.stride != images.shape[-1]:
-            raise ValueError(f"images: {tuple(images.shape[-2:])} pixels are not a whole number of {self.stride}-pixel patches; "
-                             f"crop or resize to {rows*self.stride} x {columns*self.stride}")
+            raise ValueError(
+                f"images: {tuple(images.shape[-2:])} pixels are not a whole number of {self.stride}-pixel"
+                f" patches; crop or resize to {rows*self.stride} x {columns*self.stride}"
+            )
         tokens = self.body.forward_features(images)[:, self.body.num_prefix_tokens:]
         return tokens.transpose(1, 2).reshape(len(images), self.channels, rows, columns)
 
 # %% ../../nbs/2_networks/21_encoders.ipynb #d8459ecc
-TOKEN_FAMILIES = "vision_transformer", "deit", "eva"      # timm modules whose networks are plain rows of patch tokens
+# timm modules whose networks are plain rows of patch tokens
+TOKEN_FAMILIES = "vision_transformer", "deit", "eva"
 
 # %% ../../nbs/2_networks/21_encoders.ipynb #9fc1cea5
 def check_encoder_name(
@@ -120,7 +133,10 @@ def check_encoder_name(
     import timm
     if isinstance(name, str) and timm.is_model(name): return name
     close = difflib.get_close_matches(str(name), ["pixcl_tiny", *timm.list_models()], n=4, cutoff=.5)
-    raise ValueError(f"name: unknown encoder {name!r}; close names: {close}; timm.list_models('*resnet*') lists what timm has, 'pixcl_tiny' is ours")
+    raise ValueError(
+        f"name: unknown encoder {name!r}; close names: {close}; timm.list_models('*resnet*') lists what timm"
+        " has, 'pixcl_tiny' is ours"
+    )
 
 # %% ../../nbs/2_networks/21_encoders.ipynb #ead036d2
 def create_timm(
@@ -130,12 +146,16 @@ def create_timm(
 ):
     "`timm.create_model`, with a download that fails saying what to do instead (`RuntimeError`)."
     import timm
-    network = timm.create_model(name, pretrained=False, **options)        # faults in the options show here, before any download
+    # faults in the options show here, before any download
+    network = timm.create_model(name, pretrained=False, **options)
     if not pretrained: return network
     try: return timm.create_model(name, pretrained=True, **options)
     except Exception as error:
-        raise RuntimeError(f"pretrained: timm could not bring the weights of {name!r} ({type(error).__name__}); use pretrained=False, or connect to the "
-                           "network once, or fetch the file elsewhere and call load_checkpoint(encoder, path)") from error
+        raise RuntimeError(
+            f"pretrained: timm could not bring the weights of {name!r} ({type(error).__name__}); use"
+            " pretrained=False, or connect to the network once, or fetch the file elsewhere and call"
+            " load_checkpoint(encoder, path)"
+        ) from error
 
 # %% ../../nbs/2_networks/21_encoders.ipynb #f95f0bf8
 def conv_encoder(
@@ -146,13 +166,20 @@ def conv_encoder(
 ):
     "A `ConvEncoder`; raises `ValueError` where the network cannot have that output stride."
     if output_stride is not None: options["output_stride"] = output_stride
-    try: encoder = ConvEncoder(create_timm(name, pretrained, features_only=True, out_indices=(-1,), **options))
+    try:
+        encoder = ConvEncoder(create_timm(name, pretrained, features_only=True, out_indices=(-1,), **options))
     except (TypeError, AssertionError, ValueError) as error:
-        if output_stride is None: raise
-        raise ValueError(f"output_stride: {name!r} cannot be built with {output_stride}; use None for its own stride, or a dilating network "
-                         "(ResNet: 8, 16, 32)") from error
+        if output_stride is None:
+            raise
+        raise ValueError(
+            f"output_stride: {name!r} cannot be built with {output_stride}; use None for its own stride, or a"
+            " dilating network (ResNet: 8, 16, 32)"
+        ) from error
     if output_stride in (None, encoder.stride): return encoder
-    raise ValueError(f"output_stride: {name!r} asked for {output_stride} has stride {encoder.stride}; use {encoder.stride} or None")
+    raise ValueError(
+        f"output_stride: {name!r} asked for {output_stride} has stride {encoder.stride}; use {encoder.stride}"
+        " or None"
+    )
 
 # %% ../../nbs/2_networks/21_encoders.ipynb #24815d19
 def token_encoder(
@@ -162,10 +189,14 @@ def token_encoder(
     **options # given to timm
 ):
     "A `TokenEncoder`; raises `ValueError` where `output_stride` is not the patch size."
-    encoder = TokenEncoder(create_timm(name, pretrained, num_classes=0, **{"dynamic_img_size": True, **options}))
+    encoder = TokenEncoder(
+        create_timm(name, pretrained, num_classes=0, **{"dynamic_img_size": True, **options})
+    )
     if output_stride in (None, encoder.stride): return encoder
-    raise ValueError(f"output_stride: {name!r} cuts patches of {encoder.stride} pixels, so its stride is {encoder.stride}, not {output_stride}; "
-                     "use None, or a transformer with other patches (…patch8…)")
+    raise ValueError(
+        f"output_stride: {name!r} cuts patches of {encoder.stride} pixels, so its stride is {encoder.stride},"
+        f" not {output_stride}; use None, or a transformer with other patches (…patch8…)"
+    )
 
 # %% ../../nbs/2_networks/21_encoders.ipynb #50aef2d3
 def create_encoder(
@@ -174,14 +205,20 @@ def create_encoder(
     pretrained:bool=False, # timm's weights, downloaded by timm
     **options # further arguments of the network, e.g. zero_init_last=False (timm) or zero_init_residual=True (pixcl_tiny)
 ): # nn.Module, B×3×H×W → B×C×h×w, with `.channels` and `.stride`
-    "A dense encoder. Raises `ValueError` on an unknown name or an impossible stride, `RuntimeError` if a download fails."
+    """A dense encoder. Raises `ValueError` on an unknown name or an impossible stride, `RuntimeError` if a
+    download fails."""
     if name != "pixcl_tiny":
         import timm
         module = timm.models.model_entrypoint(check_encoder_name(name)).__module__.split(".")[-1]
         build = token_encoder if module in TOKEN_FAMILIES else conv_encoder
         return build(name, output_stride, pretrained, **options)
-    if pretrained: raise ValueError("pretrained: 'pixcl_tiny' has no published weights; train it (a few minutes on a CPU), or load_checkpoint your own")
-    if output_stride not in (None, *TinyResNet.STRIDES): raise ValueError(f"output_stride: 'pixcl_tiny' has 4, 8 or 16, not {output_stride}")
+    if pretrained:
+        raise ValueError(
+            "pretrained: 'pixcl_tiny' has no published weights; train it (a few minutes on a CPU), or"
+            " load_checkpoint your own"
+        )
+    if output_stride not in (None, *TinyResNet.STRIDES):
+        raise ValueError(f"output_stride: 'pixcl_tiny' has 4, 8 or 16, not {output_stride}")
     return TinyResNet(output_stride or 8, **options).to(memory_format=torch.channels_last)
 
 # %% ../../nbs/2_networks/21_encoders.ipynb #0d5d024f
@@ -190,10 +227,12 @@ def projector_layers(
     linear, # makes one layer: nn.Linear or a 1×1 convolution
     norm # None or a normalisation class, put before every ReLU
 ):
-    "linear – (norm) – ReLU – … – linear. Hidden layers have no bias where a normalisation follows; the last has one and nothing after it."
+    """linear – (norm) – ReLU – … – linear. Hidden layers have no bias where a normalisation follows; the last
+    has one and nothing after it."""
     layers = []
     for inputs, outputs in zip(sizes[:-2], sizes[1:-1]):
-        layers += [linear(inputs, outputs, bias=norm is None), *([norm(outputs)] if norm else []), nn.ReLU(inplace=True)]
+        layers += [linear(inputs, outputs, bias=norm is None), *([norm(outputs)] if norm else []),
+                   nn.ReLU(inplace=True)]
     return nn.Sequential(*layers, linear(sizes[-2], sizes[-1]))
 
 # %% ../../nbs/2_networks/21_encoders.ipynb #f308a132
@@ -211,7 +250,8 @@ def init_projector(
 
 # %% ../../nbs/2_networks/21_encoders.ipynb #554c7f74
 class Projector(nn.Module):
-    "One vector per image: mean over the cells, then `layers` linear layers (MoCo v2: fc – ReLU – fc). The output is not normalised."
+    """One vector per image: mean over the cells, then `layers` linear layers (MoCo v2: fc – ReLU – fc). The
+    output is not normalised."""
     def __init__(self,
         channels:int, # of the encoder's map
         hidden:int=None, # width between the layers; None = `channels`, as MoCo v2 and DenseCL have it
@@ -223,14 +263,17 @@ class Projector(nn.Module):
         super().__init__()
         check_range("layers", layers, 1)
         norm = {None: None, "batch": nn.BatchNorm1d}[check_name("norm", norm, [None, "batch"])]
-        self.layers = init_projector(projector_layers([channels, *[hidden or channels]*(layers-1), out], nn.Linear, norm), init)
+        self.layers = init_projector(
+            projector_layers([channels, *[hidden or channels] * (layers - 1), out], nn.Linear, norm), init
+        )
         self.channels = out
     def forward(self, features): # (B, C, h, w) map, or (B, C) vectors already pooled → (B, out)
         return self.layers(features.mean((2, 3)) if features.dim() == 4 else features)
 
 # %% ../../nbs/2_networks/21_encoders.ipynb #3fd4f1d0
 class DenseProjector(nn.Module):
-    "One vector per cell: `layers` 1×1 convolutions with ReLU between (DenseCL, CP2: two; Zhao et al.: three with batch normalisation in the release). Not normalised."
+    """One vector per cell: `layers` 1×1 convolutions with ReLU between (DenseCL, CP2: two; Zhao et al.: three
+    with batch normalisation in the release). Not normalised."""
     def __init__(self,
         channels:int, # of the map that comes in
         hidden:int=None, # width between the layers; None = `channels`
@@ -243,21 +286,26 @@ class DenseProjector(nn.Module):
         check_range("layers", layers, 1)
         norm = {None: None, "batch": nn.BatchNorm2d}[check_name("norm", norm, [None, "batch"])]
         convolution = lambda i, o, bias=True: nn.Conv2d(i, o, 1, bias=bias)
-        self.layers = init_projector(projector_layers([channels, *[hidden or channels]*(layers-1), out], convolution, norm), init)
+        self.layers = init_projector(
+            projector_layers([channels, *[hidden or channels] * (layers - 1), out], convolution, norm), init
+        )
         self.channels = out
     def forward(self, features): # (B, C, h, w) → (B, out, h, w)
         return self.layers(features)
 
 # %% ../../nbs/2_networks/21_encoders.ipynb #df1dc501
 class SegmentationHead(nn.Module):
-    "A `body` that makes features and a `classifier` that names them; with `num_classes=None` there is no classifier and `head(x)` are the features."
+    """A `body` that makes features and a `classifier` that names them; with `num_classes=None` there is no
+    classifier and `head(x)` are the features."""
     def __init__(self,
         body:nn.Module, # B×C×h×w → B×`body.channels`×h×w
         num_classes:int=None, # None: body only (pretraining)
         dropout:float=.1 # share of channels silenced before the classifier
     ):
         super().__init__()
-        self.body, self.channels, self.dropout = init_convolutions(body), body.channels, check_range("dropout", dropout, 0, 1)
+        self.body = init_convolutions(body)
+        self.channels = body.channels
+        self.dropout = check_range("dropout", dropout, 0, 1)
         self.set_classes(num_classes)
     def set_classes(self,
         num_classes:int=None # None removes the classifier
@@ -267,7 +315,9 @@ class SegmentationHead(nn.Module):
         if num_classes is None: return self
         convolution = nn.Conv2d(self.channels, check_range("num_classes", num_classes, 1), 1)
         nn.init.normal_(convolution.weight, std=.01); nn.init.zeros_(convolution.bias)
-        self.classifier = nn.Sequential(nn.Dropout2d(self.dropout), convolution).to(next(self.body.parameters()).device)
+        self.classifier = nn.Sequential(nn.Dropout2d(self.dropout), convolution).to(
+            next(self.body.parameters()).device
+        )
         return self
     def features(self, x): # (B, C, h, w) → (B, channels, h, w), before dropout and classifier
         return self.body(x)
@@ -276,7 +326,8 @@ class SegmentationHead(nn.Module):
 
 # %% ../../nbs/2_networks/21_encoders.ipynb #c78c3ef3
 class FCNBody(nn.Module):
-    "3×3 convolutions; with `concat_input` one more that sees their output beside their input (as in mmsegmentation's FCN head)."
+    """3×3 convolutions; with `concat_input` one more that sees their output beside their input (as in
+    mmsegmentation's FCN head)."""
     def __init__(self,
         channels:int, # of the encoder's map
         hidden:int, # channels of every convolution
@@ -284,7 +335,10 @@ class FCNBody(nn.Module):
         concat_input:bool=True # join the input to the result?
     ):
         super().__init__()
-        self.convolutions = nn.Sequential(*[conv_norm(channels if i == 0 else hidden, hidden) for i in range(check_range("convolutions", convolutions, 1))])
+        self.convolutions = nn.Sequential(
+            *[conv_norm(channels if i == 0 else hidden, hidden)
+              for i in range(check_range("convolutions", convolutions, 1))]
+        )
         self.join, self.channels = conv_norm(channels + hidden, hidden) if concat_input else None, hidden
     def forward(self, x):
         out = self.convolutions(x)
@@ -304,19 +358,27 @@ class FCNHead(SegmentationHead):
 
 # %% ../../nbs/2_networks/21_encoders.ipynb #a5b37e50
 class ASPPBody(nn.Module):
-    "Atrous spatial pyramid pooling: the same cell seen at several distances, and once as the whole image (DeepLabV3)."
+    """Atrous spatial pyramid pooling: the same cell seen at several distances, and once as the whole image
+    (DeepLabV3)."""
     def __init__(self,
         channels:int, # of the encoder's map
         width:int=512, # channels of each branch and of the result
         rates:tuple=(6, 12, 18) # dilations of the 3×3 branches, cells
     ):
         super().__init__()
-        self.branches = nn.ModuleList([conv_norm(channels, width, 1), *[conv_norm(channels, width, 3, dilation=rate) for rate in rates]])
+        self.branches = nn.ModuleList(
+            [conv_norm(channels, width, 1), *[conv_norm(channels, width, 3, dilation=rate) for rate in rates]]
+        )
         self.image_pool = conv_norm(channels, width, 1)
         self.join, self.channels = conv_norm(width*(len(rates) + 2), width), width
     def forward(self, x):
-        if self.training and len(x) == 1: raise ValueError("features: image pooling cannot normalise one image in training mode; use a batch of 2 or more, or head.eval()")
-        image = self.image_pool(x.mean((2, 3), keepdim=True)).expand(-1, -1, *x.shape[2:])     # a 1×1 map resized is that value everywhere
+        if self.training and len(x) == 1:
+            raise ValueError(
+                "features: image pooling cannot normalise one image in training mode; use a batch of 2 or"
+                " more, or head.eval()"
+            )
+        # a 1×1 map resized is that value everywhere
+        image = self.image_pool(x.mean((2, 3), keepdim=True)).expand(-1, -1, *x.shape[2:])
         return self.join(torch.cat([image, *[branch(x) for branch in self.branches]], 1))
 
 # %% ../../nbs/2_networks/21_encoders.ipynb #92dde2ff
@@ -331,13 +393,20 @@ class ASPPHead(SegmentationHead):
     ): super().__init__(ASPPBody(channels, width, rates), num_classes, dropout)
 
 # %% ../../nbs/2_networks/21_encoders.ipynb #b36ffae0
-LAYOUTS = [                                   # prefix in the file, who writes it; the one that fits most tensors wins
-    ("module.encoder_q.backbone.", "CP2"), ("encoder_q.backbone.", "CP2"),
-    ("module.encoder_q.", "MoCo v1/v2"), ("encoder_q.", "MoCo v1/v2"),
-    ("backbone.", "DenseCL, mmselfsup, mmpretrain"), ("module.backbone.", "DenseCL, mmselfsup, mmpretrain"), ("encoder_q.0.", "DenseCL, mmselfsup, mmpretrain"),
+LAYOUTS = [  # prefix in the file, who writes it; the one that fits most tensors wins
+    ("module.encoder_q.backbone.", "CP2"),
+    ("encoder_q.backbone.", "CP2"),
+    ("module.encoder_q.", "MoCo v1/v2"),
+    ("encoder_q.", "MoCo v1/v2"),
+    ("backbone.", "DenseCL, mmselfsup, mmpretrain"),
+    ("module.backbone.", "DenseCL, mmselfsup, mmpretrain"),
+    ("encoder_q.0.", "DenseCL, mmselfsup, mmpretrain"),
     ("module.encoder.", "PixPro"),
-    *[(owner + wrapper, "pixcl_nb") for owner in ("branch.encoder.", "encoder.", "") for wrapper in ("body.model.", "body.", "") if owner or wrapper],
-    ("", "plain (torchvision, timm, extracted backbone)"), ("module.", "plain (torchvision, timm, extracted backbone)"), ("model.", "plain (torchvision, timm, extracted backbone)"),
+    *[(owner + wrapper, "pixcl_nb") for owner in ("branch.encoder.", "encoder.", "")
+      for wrapper in ("body.model.", "body.", "") if owner or wrapper],
+    ("", "plain (torchvision, timm, extracted backbone)"),
+    ("module.", "plain (torchvision, timm, extracted backbone)"),
+    ("model.", "plain (torchvision, timm, extracted backbone)"),
 ]
 
 # %% ../../nbs/2_networks/21_encoders.ipynb #af6e978e
@@ -350,11 +419,17 @@ class CheckpointReport:
     total:int                 # tensors the encoder has (batch counters aside)
     missing:list = field(default_factory=list)       # names the file does not have
     mismatched:list = field(default_factory=list)    # "name: file shape, encoder shape"
-    unused:list = field(default_factory=list)        # the file's other tensors: heads, classifiers, queues, key networks
+    # the file's other tensors: heads, classifiers, queues, key networks
+    unused:list = field(default_factory=list)
     def __repr__(self):
-        some = lambda names: f"{len(names)} ({', '.join(names[:4])}{', …' if len(names) > 4 else ''})" if names else "none"
-        return (f"{self.layout} layout, prefix {self.prefix!r}: {self.matched} of {self.total} tensors loaded; missing {some(self.missing)}; "
-                f"other shape {some(self.mismatched)}; not used {some(self.unused)}")
+        some = lambda names: (
+            f"{len(names)} ({', '.join(names[:4])}{', …' if len(names) > 4 else ''})" if names else "none"
+        )
+        return (
+            f"{self.layout} layout, prefix {self.prefix!r}: {self.matched} of {self.total} tensors loaded;"
+            f" missing {some(self.missing)}; other shape {some(self.mismatched)}; not used"
+            f" {some(self.unused)}"
+        )
 
 # %% ../../nbs/2_networks/21_encoders.ipynb #d2c64846
 def plain_state(
@@ -369,40 +444,57 @@ def plain_state(
 def compress_state(
     state:dict # name → tensor
 )->dict: # a quarter of the bytes: "name" int8 with "name::scale", or float16
-    "Weights of two and more dimensions as int8 with one scale for each output channel, the rest as float16; our own choice, for the small checkpoints that are shipped."
+    """Weights of two and more dimensions as int8 with one scale for each output channel, the rest as float16;
+    our own choice, for the small checkpoints that are shipped."""
     found = {}
     for name, tensor in state.items():
-        if not tensor.is_floating_point() or tensor.dim() < 2: found[name] = tensor.half() if tensor.is_floating_point() else tensor; continue
+        if not tensor.is_floating_point() or tensor.dim() < 2:
+            found[name] = tensor.half() if tensor.is_floating_point() else tensor
+            continue
         scale = tensor.detach().float().flatten(1).abs().amax(1).clamp_min(1e-12) / 127
-        found[name] = (tensor.detach().float() / scale.view(-1, *[1] * (tensor.dim() - 1))).round().to(torch.int8)
+        found[name] = (
+            (tensor.detach().float() / scale.view(-1, *[1] * (tensor.dim() - 1))).round().to(torch.int8)
+        )
         found[name + "::scale"] = scale
     return {name: tensor.detach().cpu().contiguous() for name, tensor in found.items()}
 
 def expand_state(state:dict)->dict:
     "What `compress_state` made, as float32 again; any other state is returned as it is."
     if not any(name.endswith("::scale") for name in state): return state
-    whole = lambda name, tensor: tensor.float() * state[name + "::scale"].view(-1, *[1] * (tensor.dim() - 1)) if name + "::scale" in state else tensor.float() if tensor.is_floating_point() else tensor
+    whole = lambda name, tensor: (tensor.float() * state[name + "::scale"].view(-1, *[1] * (tensor.dim() - 1))
+                                  if name + "::scale" in state
+                                  else tensor.float() if tensor.is_floating_point() else tensor)
     return {name: whole(name, tensor) for name, tensor in state.items() if not name.endswith("::scale")}
 
 # %% ../../nbs/2_networks/21_encoders.ipynb #b7c9c603
 def read_checkpoint(
     path # .safetensors, or anything torch.save wrote
 ): # what the file holds: tensors, numbers, words in dictionaries; on the CPU
-    "Read tensors only: nothing in the file is executed. `FileNotFoundError`, or `ValueError` for a broken file or one that wants to run code."
+    """Read tensors only: nothing in the file is executed. `FileNotFoundError`, or `ValueError` for a broken
+    file or one that wants to run code."""
     path = Path(path)
     if not path.is_file(): raise FileNotFoundError(f"path: no file {str(path)!r}")
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
             return expand_state(load_file(path))
-        with torch.serialization.safe_globals([argparse.Namespace]):    # PixPro keeps its options so: a bag of values, no code
+        with torch.serialization.safe_globals(
+            [argparse.Namespace]
+        ):  # PixPro keeps its options so: a bag of values, no code
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        wanted = str(error).split("GLOBAL ")[-1].split(" ")[0] if "GLOBAL" in str(error) else "an object that is no tensor"
-        raise ValueError(f"path: {path.name} holds pickled Python objects ({wanted}) and loading it could run code; refused. If you trust its source, "
-                         "once, elsewhere: torch.save({'state_dict': torch.load(file, weights_only=False)['state_dict']}, new_file)") from error
+        wanted = (str(error).split("GLOBAL ")[-1].split(" ")[0] if "GLOBAL" in str(error)
+                  else "an object that is no tensor")
+        raise ValueError(
+            f"path: {path.name} holds pickled Python objects ({wanted}) and loading it could run code;"
+            " refused. If you trust its source, once, elsewhere: torch.save({'state_dict': torch.load(file,"
+            " weights_only=False)['state_dict']}, new_file)"
+        ) from error
     except Exception as error:
-        raise ValueError(f"path: {path.name} is cut off, empty or no checkpoint ({type(error).__name__}); fetch it again and compare its size") from error
+        raise ValueError(
+            f"path: {path.name} is cut off, empty or no checkpoint ({type(error).__name__}); fetch it again"
+            " and compare its size"
+        ) from error
 
 # %% ../../nbs/2_networks/21_encoders.ipynb #a9719660
 def tensor_tables(
@@ -411,8 +503,11 @@ def tensor_tables(
 ): # list of dicts name → tensor
     "Every dictionary of tensors in a checkpoint: the file itself, its `state_dict`, its `model`, …"
     if not isinstance(contents, dict): return []
-    table = {name: value for name, value in contents.items() if torch.is_tensor(value) and isinstance(name, str)}
-    inner = [found for value in contents.values() if depth and isinstance(value, dict) for found in tensor_tables(value, depth - 1)]
+    table = {
+        name: value for name, value in contents.items() if torch.is_tensor(value) and isinstance(name, str)
+    }
+    inner = [found for value in contents.values() if depth and isinstance(value, dict)
+             for found in tensor_tables(value, depth - 1)]
     return ([table] if table else []) + inner
 
 # %% ../../nbs/2_networks/21_encoders.ipynb #07d6b5d4
@@ -434,18 +529,28 @@ def load_checkpoint(
     path, # a file of MoCo v1/v2, DenseCL, mmselfsup, CP2, PixPro, torchvision, timm, or our own
     share:float=.95 # of the encoder's tensors that must be found, by name and shape
 ):
-    "Load published weights into an encoder. Returns a `CheckpointReport`; raises `ValueError` if less than `share` matches, and lists what does not."
-    own = {name: tensor for name, tensor in plain_state(encoder).items() if not name.endswith("num_batches_tracked")}
+    """Load published weights into an encoder. Returns a `CheckpointReport`; raises `ValueError` if less than
+    `share` matches, and lists what does not."""
+    own = {name: tensor for name, tensor in plain_state(encoder).items()
+           if not name.endswith("num_batches_tracked")}
     tables = tensor_tables(read_checkpoint(path))
-    if not tables: raise ValueError(f"path: {Path(path).name} holds no dictionary of tensors; expected names like 'layer1.0.conv1.weight'")
+    if not tables:
+        raise ValueError(f"path: {Path(path).name} holds no dictionary of tensors; expected names like"
+                         " 'layer1.0.conv1.weight'")
     table, prefix, layout = best_layout(own, tables)
-    matched = [name for name in own if prefix + name in table and table[prefix + name].shape == own[name].shape]
-    mismatched = [f"{name}: {tuple(table[prefix + name].shape)} in the file, {tuple(own[name].shape)} here" for name in own
-                  if prefix + name in table and name not in set(matched)]
+    matched = [
+        name for name in own if prefix + name in table and table[prefix + name].shape == own[name].shape
+    ]
+    mismatched = [f"{name}: {tuple(table[prefix + name].shape)} in the file, {tuple(own[name].shape)} here"
+                  for name in own if prefix + name in table and name not in set(matched)]
     missing, taken = [name for name in own if prefix + name not in table], {prefix + name for name in matched}
     unused = [name for name in table if name not in taken and not name.endswith("num_batches_tracked")]
     report = CheckpointReport(layout, prefix, len(matched), len(own), missing, mismatched, unused)
-    if len(matched) < share*len(own): raise ValueError(f"path: {Path(path).name} does not fit this encoder, nothing was loaded; {report}. Create the encoder the file was trained with")
+    if len(matched) < share * len(own):
+        raise ValueError(
+            f"path: {Path(path).name} does not fit this encoder, nothing was loaded; {report}. Create the"
+            " encoder the file was trained with"
+        )
     for name in matched: check_finite(f"path: {Path(path).name}: {name}", table[prefix + name])
     with torch.no_grad():
         for name in matched: own[name].copy_(table[prefix + name])
@@ -455,9 +560,18 @@ def load_checkpoint(
 def sample_encoder(
     name:str # "moco" | "densecl" | "cp2" | "label" | "auxiliary"
 )->nn.Module:
-    "A `pixcl_tiny` pretrained on the shipped samples by a method; made by `tests/tools/make_checkpoints.py`. `FileNotFoundError` where `data_samples/` is not there."
+    """A `pixcl_tiny` pretrained on the shipped samples by a method; made by
+    `tests/tools/make_checkpoints.py`. `FileNotFoundError` where `data_samples/` is not there."""
     folder = library_folder().parent / "data_samples" / "checkpoints"
-    if not folder.is_dir(): raise FileNotFoundError(f"no folder {str(folder)!r}: the shipped checkpoints come with a checkout of the repository; train one with `pixcl pretrain`")
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"no folder {str(folder)!r}: the shipped checkpoints come with a checkout of the repository;"
+            " train one with `pixcl pretrain`"
+        )
     encoder = create_encoder("pixcl_tiny")
-    load_checkpoint(encoder, folder / f"{check_name('name', name, sorted(path.stem for path in folder.glob('*.safetensors')))}.safetensors")
+    load_checkpoint(
+        encoder,
+        folder
+        / f"{check_name('name', name, sorted(path.stem for path in folder.glob('*.safetensors')))}.safetensors",
+    )
     return encoder.eval()

@@ -22,7 +22,8 @@ from ..processes import all_gather_rows
 
 # %% ../../nbs/2_networks/23_momentum.ipynb #da855116
 class MomentumEncoder(nn.Module):
-    "A copy of `online` that follows it slowly: `update()` does key ← m·key + (1−m)·online. Batch-normalisation buffers are its own, as in MoCo."
+    """A copy of `online` that follows it slowly: `update()` does key ← m·key + (1−m)·online.
+    Batch-normalisation buffers are its own, as in MoCo."""
     def __init__(self,
         online:nn.Module, # the network that is trained; parameters in float32 (autocast is welcome)
         momentum:float=.999 # m, in [0, 1]; 1 never moves, 0 is a copy of the last step
@@ -30,18 +31,27 @@ class MomentumEncoder(nn.Module):
         super().__init__()
         self.momentum = check_range("momentum", momentum, 0, 1)
         self.network = copy.deepcopy(online).requires_grad_(False)
-        self.__dict__["online"] = online       # a plain reference, not a submodule: not saved, not moved, not trained twice
+        # a plain reference, not a submodule: not saved, not moved, not trained twice
+        self.__dict__["online"] = online
 
     @torch.no_grad()
     def update(self,
         momentum:float=None # this step's m, for a schedule; None = the one given at the start
     ):
-        "One step of the exponential moving average, all tensors in one call. Raises `ValueError` if the networks differ or are half precision."
+        """One step of the exponential moving average, all tensors in one call. Raises `ValueError` if the
+        networks differ or are half precision."""
         momentum = self.momentum if momentum is None else check_range("momentum", momentum, 0, 1)
         keys, queries = list(self.network.parameters()), list(self.online.parameters())
-        if [k.shape for k in keys] != [q.shape for q in queries]: raise ValueError("online: its parameters changed since the copy was made; make a new MomentumEncoder")
+        if [k.shape for k in keys] != [q.shape for q in queries]:
+            raise ValueError(
+                "online: its parameters changed since the copy was made; make a new MomentumEncoder"
+            )
         half = [q.dtype for q in queries if q.dtype in (torch.bfloat16, torch.float16)]
-        if half: raise ValueError(f"online: parameters are {half[0]}, where a step of {1 - momentum:g} rounds to nothing; keep them float32 and use torch.autocast")
+        if half:
+            raise ValueError(
+                f"online: parameters are {half[0]}, where a step of {1 - momentum:g} rounds to nothing; keep"
+                " them float32 and use torch.autocast"
+            )
         if keys: torch._foreach_lerp_(keys, queries, 1 - momentum)
 
     @torch.no_grad()
@@ -50,7 +60,8 @@ class MomentumEncoder(nn.Module):
 
 # %% ../../nbs/2_networks/23_momentum.ipynb #91b1916c
 class KeyQueue(nn.Module):
-    "The last `size` keys, first in first out; any batch size fits. Starts with random unit rows; `filled` counts the real ones."
+    """The last `size` keys, first in first out; any batch size fits. Starts with random unit rows; `filled`
+    counts the real ones."""
     def __init__(self,
         size:int, # K, rows kept
         dim:int=128, # D, length of a key
@@ -60,16 +71,21 @@ class KeyQueue(nn.Module):
         super().__init__()
         size, dim = check_range("size", size, 1), check_range("dim", dim, 1)
         device = "cpu" if generator is None else generator.device
-        self.register_buffer("rows", F.normalize(torch.randn(size, dim, generator=generator, device=device), dim=1))
+        self.register_buffer(
+            "rows", F.normalize(torch.randn(size, dim, generator=generator, device=device), dim=1)
+        )
         self.register_buffer("pointer", torch.zeros((), dtype=torch.long))     # where the next key goes
-        self.register_buffer("filled", torch.zeros((), dtype=torch.long))      # how many rows are keys, not noise
-        self.gather, self._place = gather, [0, 0]                              # pointer and filled as plain numbers: a GPU is not asked each step
+        # how many rows are keys, not noise
+        self.register_buffer("filled", torch.zeros((), dtype=torch.long))
+        # pointer and filled as plain numbers: a GPU is not asked each step
+        self.gather, self._place = gather, [0, 0]
 
     @torch.no_grad()
     def enqueue(self,
         keys # (N, D) float rows, stored as given (normalise them first); of more than K the last K stay
     ):
-        "Overwrite the oldest rows. Raises `ValueError` on a wrong width, NaN or an empty batch. Call it after `backward()`."
+        """Overwrite the oldest rows. Raises `ValueError` on a wrong width, NaN or an empty batch. Call it
+        after `backward()`."""
         check_tensor("keys", keys, f"N {self.rows.shape[1]}", "float", finite=True)
         keys = (self.gather(keys.detach()) if self.gather else keys.detach()).to(self.rows)
         size, pointer = len(self.rows), self._place[0] + max(0, len(keys) - len(self.rows))
@@ -93,18 +109,27 @@ class KeyQueue(nn.Module):
 
 # %% ../../nbs/2_networks/23_momentum.ipynb #78624668
 class SplitBatchNorm2d(nn.BatchNorm2d):
-    "Batch normalisation over `splits` groups of the batch, each with its own statistics: several small devices on one. Same parameters and, in evaluation, same numbers as `BatchNorm2d`."
+    """Batch normalisation over `splits` groups of the batch, each with its own statistics: several small
+    devices on one. Same parameters and, in evaluation, same numbers as `BatchNorm2d`."""
     splits = 8
     def forward(self, x): # (B, C, h, w), B ≥ 2·splits unless the map is large
         if not self.training or not self.track_running_stats: return super().forward(x)
-        if len(x) < self.splits: raise ValueError(f"images: {len(x)} images cannot be split into {self.splits} groups; use fewer splits or a larger batch")
+        if len(x) < self.splits:
+            raise ValueError(
+                f"images: {len(x)} images cannot be split into {self.splits} groups; use fewer splits or a"
+                " larger batch"
+            )
         outputs, means, variances = [], [], []
         for part in x.tensor_split(self.splits):
             mean, variance = self.running_mean.clone(), self.running_var.clone()
-            outputs.append(F.batch_norm(part, mean, variance, self.weight, self.bias, True, self.momentum, self.eps))
+            outputs.append(
+                F.batch_norm(part, mean, variance, self.weight, self.bias, True, self.momentum, self.eps)
+            )
             means.append(mean), variances.append(variance)
         with torch.no_grad():
-            self.running_mean.copy_(torch.stack(means).mean(0)), self.running_var.copy_(torch.stack(variances).mean(0))
+            self.running_mean.copy_(torch.stack(means).mean(0)), self.running_var.copy_(
+                torch.stack(variances).mean(0)
+            )
             self.num_batches_tracked += 1
         return torch.cat(outputs)
 
@@ -113,10 +138,14 @@ def split_batch_norm(
     network:nn.Module, # changed in place
     splits:int=8 # groups of the batch (MoCo's one-GPU notebook uses 8)
 ):
-    "Turn every `BatchNorm2d` of `network` into a `SplitBatchNorm2d`, keeping tensors and their names. Returns the network; `ValueError` if there is none."
+    """Turn every `BatchNorm2d` of `network` into a `SplitBatchNorm2d`, keeping tensors and their names.
+    Returns the network; `ValueError` if there is none."""
     check_range("splits", splits, 1)
     found = [module for module in network.modules() if type(module) in (nn.BatchNorm2d, SplitBatchNorm2d)]
-    if not found: raise ValueError("network: holds no nn.BatchNorm2d to split; a transformer (layer norm) does not need this")
+    if not found:
+        raise ValueError(
+            "network: holds no nn.BatchNorm2d to split; a transformer (layer norm) does not need this"
+        )
     for module in found: module.__class__, module.splits = SplitBatchNorm2d, splits
     return network
 
@@ -126,8 +155,11 @@ def shuffled(
     images, # (B, …)
     generator:torch.Generator=None # draws the order
 ):
-    "`network(images)` with the batch in random order inside the network, and put back outside. Needs groups (several devices, or `split_batch_norm`) to matter."
-    order = torch.randperm(len(images), generator=generator, device="cpu" if generator is None else generator.device).to(images.device)
+    """`network(images)` with the batch in random order inside the network, and put back outside. Needs groups
+    (several devices, or `split_batch_norm`) to matter."""
+    order = torch.randperm(
+        len(images), generator=generator, device="cpu" if generator is None else generator.device
+    ).to(images.device)
     back = order.argsort()
     put_back = lambda out: out[back] if torch.is_tensor(out) else tuple(put_back(part) for part in out)
     return put_back(network(images[order]))
@@ -138,12 +170,15 @@ def shuffled_across(
     images, # (B, …), the same B on every process
     generator:torch.Generator=None # draws the order
 ):
-    "`network(images)` with the images of all processes dealt out anew inside, and put back outside: MoCo's shuffling BN. Alone: nothing to shuffle."
+    """`network(images)` with the images of all processes dealt out anew inside, and put back outside: MoCo's
+    shuffling BN. Alone: nothing to shuffle."""
     rank, world = distributed_world()
     if world == 1: return network(images)
     order = from_first(torch.randperm(world * len(images), generator=generator)).to(images.device)
     back = order.argsort().chunk(world)[rank]
-    put_back = lambda out: all_gather_rows(out)[back] if torch.is_tensor(out) else tuple(put_back(part) for part in out)
+    put_back = lambda out: (
+        all_gather_rows(out)[back] if torch.is_tensor(out) else tuple(put_back(part) for part in out)
+    )
     return put_back(network(all_gather_rows(images)[order.chunk(world)[rank]]))
 
 # %% ../../nbs/2_networks/23_momentum.ipynb #4cc84c3d
@@ -152,36 +187,54 @@ class SumOverProcesses(torch.autograd.Function):
     @staticmethod
     def forward(context, x): x = x.clone(); distributed.all_reduce(x); return x
     @staticmethod
-    def backward(context, gradient): gradient = gradient.clone(); distributed.all_reduce(gradient); return gradient
+    def backward(context, gradient):
+        gradient = gradient.clone()
+        distributed.all_reduce(gradient)
+        return gradient
 
 # %% ../../nbs/2_networks/23_momentum.ipynb #5feea66a
 class SyncBatchNorm2d(nn.BatchNorm2d):
-    "Batch normalisation over the batch of all processes, on any device. Same parameters and, alone or in evaluation, same numbers as `BatchNorm2d`."
+    """Batch normalisation over the batch of all processes, on any device. Same parameters and, alone or in
+    evaluation, same numbers as `BatchNorm2d`."""
     def forward(self, x): # (B, C, h, w), the same B on every process
-        if not self.training or not self.track_running_stats or distributed_world()[1] == 1: return super().forward(x)
+        if not self.training or not self.track_running_stats or distributed_world()[1] == 1:
+            return super().forward(x)
         count, weight, column = x.numel() / x.shape[1] * distributed_world()[1], self.momentum, (1, -1, 1, 1)
         wide = x.float()
         mean = SumOverProcesses.apply(wide.sum((0, 2, 3))) / count
         centred = wide - mean.view(column)
         variance = SumOverProcesses.apply(centred.square().sum((0, 2, 3))) / count
         with torch.no_grad():
-            self.running_mean.lerp_(mean, weight), self.running_var.lerp_(variance * count / (count - 1), weight)
+            self.running_mean.lerp_(mean, weight), self.running_var.lerp_(
+                variance * count / (count - 1), weight
+            )
             self.num_batches_tracked += 1
-        return (centred * (self.weight * (variance + self.eps).rsqrt()).view(column) + self.bias.view(column)).to(x.dtype)
+        return (
+            centred * (self.weight * (variance + self.eps).rsqrt()).view(column) + self.bias.view(column)
+        ).to(x.dtype)
 
 # %% ../../nbs/2_networks/23_momentum.ipynb #77aac3f2
-BATCH_NORMS = {"plain": "each process normalises its own batch", "split": "groups of the batch, keys in another order", "shuffle": "keys dealt out anew over the processes", "sync": "one batch over all processes"}
+BATCH_NORMS = {"plain": "each process normalises its own batch",
+               "split": "groups of the batch, keys in another order",
+               "shuffle": "keys dealt out anew over the processes", "sync": "one batch over all processes"}
 
 def set_batch_norm(
     network:nn.Module, # changed in place
     kind:str="plain", # a key of BATCH_NORMS
     splits:int=8 # groups, for "split"
 ):
-    "Give `network` the batch normalisation that `kind` needs, keeping tensors and their names. Returns the network."
+    """Give `network` the batch normalisation that `kind` needs, keeping tensors and their names. Returns the
+    network."""
     if check_name("batch_norm", kind, BATCH_NORMS) == "split": return split_batch_norm(network, splits)
     for module in network.modules() if kind == "sync" else ():
         if type(module) is nn.BatchNorm2d: module.__class__ = SyncBatchNorm2d
-        elif isinstance(module, nn.modules.batchnorm._BatchNorm) and not isinstance(module, (SyncBatchNorm2d, nn.SyncBatchNorm)): raise ValueError(f"batch_norm: a {type(module).__name__} cannot be synchronised, only nn.BatchNorm2d; use an encoder with that")
+        elif isinstance(module, nn.modules.batchnorm._BatchNorm) and not isinstance(
+            module, (SyncBatchNorm2d, nn.SyncBatchNorm)
+        ):
+            raise ValueError(
+                f"batch_norm: a {type(module).__name__} cannot be synchronised, only nn.BatchNorm2d; use an"
+                " encoder with that"
+            )
     return network
 
 # %% ../../nbs/2_networks/23_momentum.ipynb #97481585
@@ -192,4 +245,5 @@ def embed_keys(
     kind:str="plain" # a key of BATCH_NORMS
 ):
     "The keys, in the company that `kind` asks for."
-    return {"split": shuffled, "shuffle": shuffled_across}[kind](network, images, generator) if kind in ("split", "shuffle") else network(images)
+    return ({"split": shuffled, "shuffle": shuffled_across}[kind](network, images, generator)
+            if kind in ("split", "shuffle") else network(images))

@@ -31,7 +31,8 @@ from .quality import PairCounts
 
 # %% ../../nbs/3_positives/34_auxiliary_labels.ipynb #f56de609
 class ColourFeatures(nn.Module):
-    "An encoder that has learned nothing: the mean colour of a cell, and with `position` > 0 where it lies. A constant channel keeps brightness through the scaling to unit length."
+    """An encoder that has learned nothing: the mean colour of a cell, and with `position` > 0 where it lies.
+    A constant channel keeps brightness through the scaling to unit length."""
     def __init__(self,
         stride:int=8, # pixels per cell
         position:float=0. # weight of the cell's place (−1 … 1 across the image) beside its colour
@@ -44,7 +45,8 @@ class ColourFeatures(nn.Module):
         parts = [colour, torch.ones_like(colour[:, :1])]
         if self.position:
             axes = [torch.linspace(-1, 1, n + 1, device=images.device)[:-1] + 1 / n for n in colour.shape[2:]]
-            parts += [self.position * axis[None, None].expand(len(images), 1, -1, -1) for axis in torch.meshgrid(*axes, indexing="ij")]
+            parts += [self.position * axis[None, None].expand(len(images), 1, -1, -1)
+                      for axis in torch.meshgrid(*axes, indexing="ij")]
         return torch.cat([part.to(colour) for part in parts], 1)
 
 # %% ../../nbs/3_positives/34_auxiliary_labels.ipynb #fd8d306b
@@ -55,7 +57,8 @@ def rows_at(
 ):
     "Features between the cells (bilinear, the border repeated), scaled to unit length: (…, C)."
     y, x = (axis.clamp(0, size - 1) for axis, size in ((y, features.shape[0]), (x, features.shape[1])))
-    top, left = y.floor().long().clamp(max=max(0, features.shape[0] - 2)), x.floor().long().clamp(max=max(0, features.shape[1] - 2))
+    top = y.floor().long().clamp(max=max(0, features.shape[0] - 2))
+    left = x.floor().long().clamp(max=max(0, features.shape[1] - 2))
     below, right = (top + 1).clamp(max=features.shape[0] - 1), (left + 1).clamp(max=features.shape[1] - 1)
     across, down = (x - left)[..., None], (y - top)[..., None]
     upper = torch.lerp(features[top, left], features[top, right], across)
@@ -64,16 +67,23 @@ def rows_at(
 
 # %% ../../nbs/3_positives/34_auxiliary_labels.ipynb #94f035fb
 class LabelGrid:
-    "The cells of one image that get a label: `stride` pixels a side, ⌈H/stride⌉ × ⌈W/stride⌉ of them, and where they lie in the encoder's map."
+    """The cells of one image that get a label: `stride` pixels a side, ⌈H/stride⌉ × ⌈W/stride⌉ of them, and
+    where they lie in the encoder's map."""
     def __init__(self,
         features, # `ImageFeatures` of the image, or of the image with a mirrored margin around it
         size, # (height, width) of the image without margin
         stride:int, # pixels per label cell
         margin:int=0 # cells of the encoder's map that the margin takes on each side
     ):
-        self.features, self.size, self.stride = features.features.float().permute(1, 2, 0).contiguous(), size, stride      # (h, w, C)
+        # (h, w, C)
+        self.features = features.features.float().permute(1, 2, 0).contiguous()
+        self.size = size
+        self.stride = stride
         self.shape = grid_size(size, stride)
-        self.y, self.x = (((torch.arange(n, device=self.features.device) + .5) * stride / features.stride - .5 + margin) for n in self.shape)
+        self.y, self.x = (
+            ((torch.arange(n, device=self.features.device) + 0.5) * stride / features.stride - 0.5 + margin)
+            for n in self.shape
+        )
 
     def __len__(self): return self.shape[0] * self.shape[1]
 
@@ -84,11 +94,15 @@ class LabelGrid:
         return rows_at(self.features, self.y[cells // self.shape[1]], self.x[cells % self.shape[1]])
 
     def ids(self, labeller:Labeller, budget:int=2**23):
-        "(H, W) long on the CPU: every pixel takes the id of its cell. Features exist for `budget` numbers at a time."
+        """(H, W) long on the CPU: every pixel takes the id of its cell. Features exist for `budget` numbers
+        at a time."""
         height = max(1, budget // (self.shape[1] * self.features.shape[2]))
-        bands = [labeller.assign(rows_at(self.features, y[:, None], self.x[None]).flatten(0, 1)) for y in self.y.split(height)]
+        bands = [labeller.assign(rows_at(self.features, y[:, None], self.x[None]).flatten(0, 1))
+                 for y in self.y.split(height)]
         ids = torch.cat(bands).view(self.shape).cpu()
-        return ids.repeat_interleave(self.stride, 0)[:self.size[0]].repeat_interleave(self.stride, 1)[:, :self.size[1]]
+        return ids.repeat_interleave(self.stride, 0)[: self.size[0]].repeat_interleave(self.stride, 1)[
+            :, : self.size[1]
+        ]
 
 # %% ../../nbs/3_positives/34_auxiliary_labels.ipynb #f87e229d
 def plain_image(
@@ -125,7 +139,13 @@ def label_grids(
     for start in range(0, len(indices), batch_size):
         some = indices[start:start + batch_size]
         images = [plain_image(data, index) for index in some]
-        for index, image, found in zip(some, images, encode_images(encoder, [mirrored(image, margin * encoder.stride) for image in images], batch_size=batch_size)):
+        for index, image, found in zip(
+            some,
+            images,
+            encode_images(
+                encoder, [mirrored(image, margin * encoder.stride) for image in images], batch_size=batch_size
+            ),
+        ):
             check_finite(f"encoder: its features of image {index}", found.features)
             yield index, image, LabelGrid(found, tuple(image.shape[1:]), stride, margin)
 
@@ -139,12 +159,18 @@ def sample_rows(
     batch_size:int=16, # images encoded at once
     margin:int=0 # cells of mirrored image around each
 ):
-    "Unit features (about `pixels`, C) of random label cells, equally many of every image, on the CPU. The draw depends on (seed, image), not on the batches."
+    """Unit features (about `pixels`, C) of random label cells, equally many of every image, on the CPU. The
+    draw depends on (seed, image), not on the batches."""
     share = -(-pixels // len(data))
     def some(index, grid):
-        cells = np.sort(np.random.default_rng([seed, index]).choice(len(grid), min(share, len(grid)), replace=False))
+        cells = np.sort(
+            np.random.default_rng([seed, index]).choice(len(grid), min(share, len(grid)), replace=False)
+        )
         return grid.rows(torch.from_numpy(cells).to(grid.features.device)).cpu()
-    return torch.cat([some(index, grid) for index, _, grid in label_grids(encoder, data, range(len(data)), stride, batch_size, margin)])
+    return torch.cat(
+        [some(index, grid)
+         for index, _, grid in label_grids(encoder, data, range(len(data)), stride, batch_size, margin)]
+    )
 
 # %% ../../nbs/3_positives/34_auxiliary_labels.ipynb #bdb7fcb9
 def majority_in_superpixels(
@@ -153,10 +179,14 @@ def majority_in_superpixels(
     side:float=8., # a superpixel is about side² pixels
     compactness:float=10. # of SLIC: higher = squarer, lower = closer to the image's edges
 ): # (H, W) long
-    "Every superpixel (SLIC, scikit-image) takes the id most of its pixels have, so that labels end where the image has an edge. −1 has a vote too; ties go to the smallest."
+    """Every superpixel (SLIC, scikit-image) takes the id most of its pixels have, so that labels end where
+    the image has an edge. −1 has a vote too; ties go to the smallest."""
     from skimage.segmentation import slic
-    segments = slic(image.permute(1, 2, 0).numpy(), n_segments=max(1, round(ids.numel() / side**2)), compactness=compactness, start_label=0)
-    codes, votes = np.unique(segments.ravel() * (int(ids.max()) + 2) + ids.numpy().ravel() + 1, return_counts=True)
+    segments = slic(image.permute(1, 2, 0).numpy(), n_segments=max(1, round(ids.numel() / side**2)),
+                    compactness=compactness, start_label=0)
+    codes, votes = np.unique(
+        segments.ravel() * (int(ids.max()) + 2) + ids.numpy().ravel() + 1, return_counts=True
+    )
     owner, candidate = np.divmod(codes, int(ids.max()) + 2)
     order = np.lexsort((candidate, -votes, owner))
     first = order[np.unique(owner[order], return_index=True)[1]]
@@ -171,26 +201,39 @@ REFINEMENTS = {None: None, "slic": majority_in_superpixels}
 def describe_encoder(
     encoder # nn.Module with .channels and .stride
 )->dict:
-    "What a manifest says of an encoder: class, channels, stride, parameters, and a SHA-256 over names and bytes of its weights."
+    """What a manifest says of an encoder: class, channels, stride, parameters, and a SHA-256 over names and
+    bytes of its weights."""
     missing = [name for name in ("channels", "stride") if not isinstance(getattr(encoder, name, None), int)]
-    if not isinstance(encoder, nn.Module) or missing: raise TypeError(f"encoder: expected an nn.Module with integers .channels and .stride, got {type(encoder).__name__}; make it with create_encoder or set them")
+    if not isinstance(encoder, nn.Module) or missing:
+        raise TypeError("encoder: expected an nn.Module with integers .channels and .stride, got"
+                        f" {type(encoder).__name__}; make it with create_encoder or set them")
     digest = hashlib.sha256()
     for name, value in encoder.state_dict().items():
         digest.update(name.encode())
         digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    numbers = {name: value for name, value in vars(encoder).items() if isinstance(value, (int, float)) and name not in ("channels", "stride", "training")}
-    return {"class": type(encoder).__name__, "channels": encoder.channels, "stride": encoder.stride, "parameters": sum(p.numel() for p in encoder.parameters()),
-            "numbers": numbers, "weights": digest.hexdigest()}
+    numbers = {name: value for name, value in vars(encoder).items()
+               if isinstance(value, (int, float)) and name not in ("channels", "stride", "training")}
+    return {"class": type(encoder).__name__, "channels": encoder.channels, "stride": encoder.stride,
+            "parameters": sum(p.numel() for p in encoder.parameters()), "numbers": numbers,
+            "weights": digest.hexdigest()}
 
 # %% ../../nbs/3_positives/34_auxiliary_labels.ipynb #ebd0db29
 def image_names(
     data # a data set
 )->list:
-    "One file name (without suffix) for every image. `ValueError` if two are equal or one leads out of the folder."
-    names = [str(name) for name in getattr(data, "names", None) or (f"{index:06d}" for index in range(len(data)))]
-    names = [name.rsplit(".", 1)[0] if name.lower().endswith((".png", ".jpg", ".jpeg")) else name for name in names]
+    """One file name (without suffix) for every image. `ValueError` if two are equal or one leads out of the
+    folder."""
+    names = [
+        str(name) for name in getattr(data, "names", None) or (f"{index:06d}" for index in range(len(data)))
+    ]
+    names = [
+        name.rsplit(".", 1)[0] if name.lower().endswith((".png", ".jpg", ".jpeg")) else name for name in names
+    ]
     twice = {name for name in names if names.count(name) > 1} if len(set(names)) < len(names) else ()
-    if twice: raise ValueError(f"data: two images are called {sorted(twice)[0]!r}; labels are stored under the images' names")
+    if twice:
+        raise ValueError(
+            f"data: two images are called {sorted(twice)[0]!r}; labels are stored under the images' names"
+        )
     outside = [name for name in names if Path(name).is_absolute() or ".." in Path(name).parts]
     if outside: raise ValueError(f"data: the name {outside[0]!r} leads out of the labels' folder")
     return names
@@ -213,34 +256,55 @@ def read_ids(
     size # (height, width) it must have
 ):
     "(H, W) uint8 or uint16 numpy. `FileNotFoundError` or `ValueError` naming the file."
-    if not Path(path).exists(): raise FileNotFoundError(f"{path}: the manifest names this label file, but it is not there; fit again into the same folder to make it")
+    if not Path(path).exists():
+        raise FileNotFoundError(
+            f"{path}: the manifest names this label file, but it is not there; fit again into the same folder"
+            " to make it"
+        )
     try:
         with Image.open(path) as file: ids = np.array(file)
-    except (OSError, SyntaxError) as error: raise ValueError(f"{path}: cannot be decoded ({error}); delete it and fit again") from error
-    if ids.shape != tuple(size): raise ValueError(f"{path}: is {ids.shape}, but the manifest says {tuple(size)}; the files do not belong together: delete it and fit again")
+    except (OSError, SyntaxError) as error:
+        raise ValueError(f"{path}: cannot be decoded ({error}); delete it and fit again") from error
+    if ids.shape != tuple(size):
+        raise ValueError(
+            f"{path}: is {ids.shape}, but the manifest says {tuple(size)}; the files do not belong together:"
+            " delete it and fit again"
+        )
     return ids.astype(np.uint16) if ids.dtype not in (np.uint8, np.uint16) else ids
 
 # %% ../../nbs/3_positives/34_auxiliary_labels.ipynb #f38a4913
 class AuxiliaryLabels:
-    "Discovered labels of a data set: `labels[i]` is int64 (H, W), `labels.ignore_index` where a pixel has none."
+    """Discovered labels of a data set: `labels[i]` is int64 (H, W), `labels.ignore_index` where a pixel has
+    none."""
     def __init__(self,
         manifest:dict, # what the labels are; see `fit_auxiliary_labels`
         labeller:Labeller, # what made them
         folder=None, # where they are stored; None = in memory
         maps=None # list of (H, W) numpy arrays, when in memory
     ):
-        self.manifest, self.labeller, self.folder, self.maps = manifest, labeller, None if folder is None else Path(folder), maps
-        self.names, self.sizes = list(manifest["images"]), [tuple(size) for size in manifest["images"].values()]
+        self.manifest = manifest
+        self.labeller = labeller
+        self.folder = None if folder is None else Path(folder)
+        self.maps = maps
+        self.names = list(manifest["images"])
+        self.sizes = [tuple(size) for size in manifest["images"].values()]
         self.k, self.ignore_index = manifest["clusters"], manifest["ignore_index"]
 
     def __len__(self): return len(self.names)
-    def __repr__(self): return f"AuxiliaryLabels({len(self)} images, {self.k} clusters by {self.manifest['settings']['algorithm']} of {self.manifest['encoder']['class']}, ignore {self.ignore_index}, {'in memory' if self.folder is None else self.folder})"
+    def __repr__(self):
+        return (f"AuxiliaryLabels({len(self)} images, {self.k} clusters by"
+                f" {self.manifest['settings']['algorithm']} of {self.manifest['encoder']['class']}, ignore"
+                f" {self.ignore_index}, {'in memory' if self.folder is None else self.folder})")
 
-    def read(self, index): return self.maps[index] if self.maps is not None else read_ids(self.folder / "labels" / f"{self.names[index]}.png", self.sizes[index])
+    def read(self, index):
+        return (self.maps[index] if self.maps is not None
+                else read_ids(self.folder / "labels" / f"{self.names[index]}.png", self.sizes[index]))
     def __getitem__(self, index): return torch.from_numpy(self.read(range(len(self))[index]).astype(np.int64))
 
     @property
-    def digest(self): "16 characters that change with any setting, weight or image name."; return hashlib.sha256(json.dumps(self.manifest, sort_keys=True).encode()).hexdigest()[:16]
+    def digest(self):
+        "16 characters that change with any setting, weight or image name."
+        return hashlib.sha256(json.dumps(self.manifest, sort_keys=True).encode()).hexdigest()[:16]
 
     def for_method(self)->dict:
         "The settings `create_method('auxiliary_contrast', …)` needs to know of these labels."
@@ -263,7 +327,8 @@ class AuxiliaryLabels:
         "Write manifest, clusters and one PNG an image; returns the labels as stored."
         folder = Path(folder)
         write_labeller(folder, self.labeller)
-        for index, name in enumerate(self.names): write_ids(folder / "labels" / f"{name}.png", self.read(index))
+        for index, name in enumerate(self.names):
+            write_ids(folder / "labels" / f"{name}.png", self.read(index))
         write_manifest(folder, self.manifest)
         return load_auxiliary_labels(folder)
 
@@ -282,23 +347,35 @@ def read_labeller(folder)->Labeller:
 def read_manifest(folder)->dict:
     "The manifest of a labels' folder. `FileNotFoundError` or `ValueError` saying what is wrong with it."
     path = Path(folder) / "manifest.json"
-    if not path.exists(): raise FileNotFoundError(f"{path}: no manifest; {folder} is no folder of auxiliary labels")
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no manifest; {folder} is no folder of auxiliary labels")
     try: manifest = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error: raise ValueError(f"{path}: is not JSON ({error})") from error
-    missing = [key for key in ("format", "encoder", "settings", "clusters", "ignore_index", "images") if not isinstance(manifest, dict) or key not in manifest]
-    if missing: raise ValueError(f"{path}: has no {', '.join(missing)}; it was not written by fit_auxiliary_labels")
+    missing = [key for key in ("format", "encoder", "settings", "clusters", "ignore_index", "images")
+               if not isinstance(manifest, dict) or key not in manifest]
+    if missing:
+        raise ValueError(f"{path}: has no {', '.join(missing)}; it was not written by fit_auxiliary_labels")
     return manifest
 
 # %% ../../nbs/3_positives/34_auxiliary_labels.ipynb #9e4fa946
 def load_auxiliary_labels(
     folder # that `fit_auxiliary_labels` or `AuxiliaryLabels.save` wrote
 )->AuxiliaryLabels:
-    "Stored labels. `ValueError` if the labelling is unfinished, or a label file is missing or of another size than the manifest says."
+    """Stored labels. `ValueError` if the labelling is unfinished, or a label file is missing or of another
+    size than the manifest says."""
     manifest, folder = read_manifest(folder), Path(folder)
     for name, size in manifest["images"].items():
         path = folder / "labels" / f"{name}.png"
-        if not path.exists(): raise ValueError(f"folder: {folder} has no label file for image {name!r}; the labelling was interrupted: call fit_auxiliary_labels again to finish it")
-        if native_size(path) != tuple(size): raise ValueError(f"{path}: is {native_size(path)}, but the manifest says {tuple(size)}; the files do not belong together")
+        if not path.exists():
+            raise ValueError(
+                f"folder: {folder} has no label file for image {name!r}; the labelling was interrupted: call"
+                " fit_auxiliary_labels again to finish it"
+            )
+        if native_size(path) != tuple(size):
+            raise ValueError(
+                f"{path}: is {native_size(path)}, but the manifest says {tuple(size)}; the files do not"
+                " belong together"
+            )
     return AuxiliaryLabels(manifest, read_labeller(folder), folder)
 
 # %% ../../nbs/3_positives/34_auxiliary_labels.ipynb #b77e8997
@@ -310,21 +387,31 @@ def check_fits(
     names = image_names(data)
     if names == labels.names: return
     missing = sorted(set(names) - set(labels.names))
-    what = f"has no label for image {missing[0]!r} ({len(missing)} such)" if missing else "lists the images in another order, or more of them"
-    raise ValueError(f"data: does not fit the manifest, which {what}; use the data set that was labelled, or fit labels for this one")
+    what = (f"has no label for image {missing[0]!r} ({len(missing)} such)" if missing
+            else "lists the images in another order, or more of them")
+    raise ValueError(
+        f"data: does not fit the manifest, which {what}; use the data set that was labelled, or fit labels"
+        " for this one"
+    )
 
 # %% ../../nbs/3_positives/34_auxiliary_labels.ipynb #8ab4812b
 class AuxiliaryData(torch.utils.data.Dataset):
-    "Images of `data` with discovered labels as masks; behaves as `SegmentationData` does. Ignored pixels and padding hold `ignore_index`."
+    """Images of `data` with discovered labels as masks; behaves as `SegmentationData` does. Ignored pixels
+    and padding hold `ignore_index`."""
     def __init__(self, data, labels:AuxiliaryLabels):
         check_fits(labels, data)
         self.data, self.swaps = data, False
-        self.names, self.title, self.extents = labels.names, f"auxiliary labels of {getattr(data, 'title', 'data')}", getattr(data, "extents", None)
+        self.names = labels.names
+        self.title = f"auxiliary labels of {getattr(data, 'title', 'data')}"
+        self.extents = getattr(data, "extents", None)
         self.use(labels)
 
     def use(self, labels:AuxiliaryLabels):
         "Take these labels from now on."
-        self.labels, self.ignore_index, self.num_classes, self.class_names = labels, labels.ignore_index, labels.k, [f"cluster {c}" for c in range(labels.k)]
+        self.labels = labels
+        self.ignore_index = labels.ignore_index
+        self.num_classes = labels.k
+        self.class_names = [f"cluster {c}" for c in range(labels.k)]
         self.palette = class_palette(max(1, labels.k))
 
     def __len__(self): return len(self.data)
@@ -334,11 +421,19 @@ class AuxiliaryData(torch.utils.data.Dataset):
         "The ids of one image inside its padded frame."
         ids = self.labels[index]
         expected = tuple(size) if self.extents is None else tuple(int(v) for v in self.extents[index])
-        if tuple(ids.shape) != expected: raise ValueError(f"data: image {self.names[index]!r} is {expected}, its label {tuple(ids.shape)}; load the data with the size it was labelled at, or fit again")
+        if tuple(ids.shape) != expected:
+            raise ValueError(
+                f"data: image {self.names[index]!r} is {expected}, its label {tuple(ids.shape)}; load the"
+                " data with the size it was labelled at, or fit again"
+            )
         return F.pad(ids, (0, size[1] - ids.shape[1], 0, size[0] - ids.shape[0]), value=self.ignore_index)
 
     def __getitem__(self, index):
-        if self.swaps and torch.utils.data.get_worker_info() is not None: raise ValueError("workers: labels that change in training are not seen by decoding processes; use workers=0 with Relabel")
+        if self.swaps and torch.utils.data.get_worker_info() is not None:
+            raise ValueError(
+                "workers: labels that change in training are not seen by decoding processes; use workers=0"
+                " with Relabel"
+            )
         index = range(len(self))[index]
         image = self.data[index][0]
         return image, self.padded(index, image.shape[1:])
@@ -348,28 +443,46 @@ class AuxiliaryData(torch.utils.data.Dataset):
     def batch(self, indices):
         "Items stacked as a `Batch`."
         images, masks = zip(*(self[int(index)] for index in indices))
-        return Batch(torch.stack(images), torch.stack(masks), None if self.extents is None else self.extents[torch.as_tensor([int(i) for i in indices])])
+        return Batch(
+            torch.stack(images), torch.stack(masks),
+            None if self.extents is None else self.extents[torch.as_tensor([int(i) for i in indices])]
+        )
 
     def subset(self, indices):
         "The chosen items, with their labels."
         indices = [range(len(self))[int(index)] for index in indices]
         manifest = {**self.labels.manifest, "images": {self.names[i]: self.labels.sizes[i] for i in indices}}
-        return AuxiliaryData(self.data.subset(indices), AuxiliaryLabels(manifest, self.labels.labeller, maps=[self.labels.read(i) for i in indices]))
+        return AuxiliaryData(
+            self.data.subset(indices),
+            AuxiliaryLabels(manifest, self.labels.labeller, maps=[self.labels.read(i) for i in indices]),
+        )
 
     def cache(self):
         "Keep images and labels in memory; returns self."
         if hasattr(self.data, "cache"): self.data.cache()
-        if self.labels.maps is None: self.use(AuxiliaryLabels(self.labels.manifest, self.labels.labeller, self.labels.folder, [self.labels.read(i) for i in range(len(self))]))
+        if self.labels.maps is None:
+            self.use(
+                AuxiliaryLabels(self.labels.manifest, self.labels.labeller, self.labels.folder,
+                                [self.labels.read(i) for i in range(len(self))])
+            )
         return self
 
 # %% ../../nbs/3_positives/34_auxiliary_labels.ipynb #d11f1489
 def check_same_labels(folder, manifest:dict):
     "`ValueError` naming every setting in which the labels in a folder differ from those asked for."
-    stored, flat = read_manifest(folder), lambda m: {**{f"encoder {key}": value for key, value in m["encoder"].items()}, **m["settings"], "image names": list(m["images"])}
-    before, now = flat(stored), flat(json.loads(json.dumps(manifest)))                      # a tuple is a list in a file
+    stored = read_manifest(folder)
+    flat = lambda m: {**{f"encoder {key}": value for key, value in m["encoder"].items()}, **m["settings"],
+                      "image names": list(m["images"])}
+    # a tuple is a list in a file
+    before, now = flat(stored), flat(json.loads(json.dumps(manifest)))
     different = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
-    show = lambda name: name if name in ("image names", "encoder weights") else f"{name} (was {before.get(name)!r}, now {now.get(name)!r})"
-    if different: raise ValueError(f"folder: {folder} holds labels made with other settings: {', '.join(map(show, different))}; use the same, another folder, or resume=False")
+    show = lambda name: (name if name in ("image names", "encoder weights")
+                         else f"{name} (was {before.get(name)!r}, now {now.get(name)!r})")
+    if different:
+        raise ValueError(
+            f"folder: {folder} holds labels made with other settings: {', '.join(map(show, different))}; use"
+            " the same, another folder, or resume=False"
+        )
     return stored
 
 # %% ../../nbs/3_positives/34_auxiliary_labels.ipynb #76177d94
@@ -378,7 +491,9 @@ def as_stored(
     ignore_index:int # 255 or 65535
 ):
     "uint8 or uint16 numpy, as it goes into the file."
-    return ids.masked_fill(ids < 0, ignore_index).numpy().astype(np.uint8 if ignore_index == 255 else np.uint16)
+    return (
+        ids.masked_fill(ids < 0, ignore_index).numpy().astype(np.uint8 if ignore_index == 255 else np.uint16)
+    )
 
 # %% ../../nbs/3_positives/34_auxiliary_labels.ipynb #e55d417b
 def label_images(
@@ -400,7 +515,8 @@ def label_images(
 
 # %% ../../nbs/3_positives/34_auxiliary_labels.ipynb #cb176c55
 def prepare_folder(folder, manifest, resume:bool):
-    "The manifest's images that are done already, and the clusters if they are: (set of names, Labeller or None). Clears the folder's labels when not resuming."
+    """The manifest's images that are done already, and the clusters if they are: (set of names, Labeller or
+    None). Clears the folder's labels when not resuming."""
     folder = Path(folder)
     if not (folder / "manifest.json").exists(): return set(), None
     if not resume:
@@ -408,8 +524,12 @@ def prepare_folder(folder, manifest, resume:bool):
         for old in (folder / "labels").rglob("*.png"): old.unlink()
         return set(), None
     stored = check_same_labels(folder, manifest)
-    manifest["images"], manifest["ignore_index"], manifest["clusters"] = stored["images"], stored["ignore_index"], stored["clusters"]
-    return {name for name in manifest["images"] if (folder / "labels" / f"{name}.png").exists()}, read_labeller(folder)
+    manifest["images"] = stored["images"]
+    manifest["ignore_index"] = stored["ignore_index"]
+    manifest["clusters"] = stored["clusters"]
+    return {
+        name for name in manifest["images"] if (folder / "labels" / f"{name}.png").exists()
+    }, read_labeller(folder)
 
 # %% ../../nbs/3_positives/34_auxiliary_labels.ipynb #5fd46691
 def fit_auxiliary_labels(
@@ -430,27 +550,45 @@ def fit_auxiliary_labels(
     batch_size:int=16, # images encoded at once
     resume:bool=True # go on with what is in the folder; False starts over
 )->AuxiliaryLabels:
-    "Cluster the features of all pixels of a data set and label every pixel. Two passes, features never stored. `ValueError` names a bad argument, or a folder of other labels."
-    check_name("algorithm", algorithm, ALGORITHMS), check_name("outlier_scope", outlier_scope, ["overall", "per_cluster"]), check_range("outliers", outliers, 0, .99)
+    """Cluster the features of all pixels of a data set and label every pixel. Two passes, features never
+    stored. `ValueError` names a bad argument, or a folder of other labels."""
+    check_name("algorithm", algorithm, ALGORITHMS), check_name(
+        "outlier_scope", outlier_scope, ["overall", "per_cluster"]
+    ), check_range("outliers", outliers, 0, 0.99)
     if not callable(refine): check_name("refine", refine, REFINEMENTS)
     if len(data) == 0: raise ValueError("data: is empty; it holds no image")
     stride = check_range("stride", stride or describe_encoder(encoder)["stride"], 1)
-    settings = dict(algorithm=algorithm, k=k, outliers=outliers, outlier_scope=outlier_scope, pixels=check_range("pixels", pixels, 1), stride=stride, margin=check_range("margin", margin, 0),
-                    refine=getattr(refine, "__name__", refine), seed=seed, options=dict(options or {}))
-    manifest = {"format": 1, "encoder": describe_encoder(encoder), "settings": settings, "clusters": 0, "ignore_index": 255, "images": dict.fromkeys(image_names(data))}
+    settings = dict(algorithm=algorithm, k=k, outliers=outliers, outlier_scope=outlier_scope,
+                    pixels=check_range("pixels", pixels, 1), stride=stride,
+                    margin=check_range("margin", margin, 0), refine=getattr(refine, "__name__", refine),
+                    seed=seed, options=dict(options or {}))
+    manifest = {"format": 1, "encoder": describe_encoder(encoder), "settings": settings, "clusters": 0,
+                "ignore_index": 255, "images": dict.fromkeys(image_names(data))}
     done, labeller = (set(), None) if folder is None else prepare_folder(folder, manifest, resume)
     if labeller is None:
-        rows = sample_rows(encoder, data, pixels + pixels // 4 * (algorithm == "kmeans" and outliers > 0), stride, seed, batch_size, margin)
-        if k is not None and k > min(len(rows), 65_535): raise ValueError(f"k: {k} clusters of {len(rows)} sampled pixels; take a smaller k (65535 at most) or more pixels")
+        rows = sample_rows(encoder, data, pixels + pixels // 4 * (algorithm == "kmeans" and outliers > 0),
+                           stride, seed, batch_size, margin)
+        if k is not None and k > min(len(rows), 65_535):
+            raise ValueError(
+                f"k: {k} clusters of {len(rows)} sampled pixels; take a smaller k (65535 at most) or more"
+                " pixels"
+            )
         labeller = ALGORITHMS[algorithm](rows, k, outliers, outlier_scope, seed, **settings["options"])
-        manifest.update(clusters=labeller.k, ignore_index=255 if labeller.k <= 255 else 65_535,
-                        images={name: list(plain_image(data, index).shape[1:]) for index, name in enumerate(manifest["images"])})
+        manifest.update(
+            clusters=labeller.k,
+            ignore_index=255 if labeller.k <= 255 else 65_535,
+            images={name: list(plain_image(data, index).shape[1:])
+                    for index, name in enumerate(manifest["images"])},
+        )
         if folder is not None: write_labeller(folder, labeller), write_manifest(folder, manifest)
     names, maps = list(manifest["images"]), {}
-    for index, ids in label_images(encoder, data, labeller, [i for i, name in enumerate(names) if name not in done], stride, manifest["ignore_index"], refine, batch_size, margin):
+    for index, ids in label_images(encoder, data, labeller,
+                                   [i for i, name in enumerate(names) if name not in done], stride,
+                                   manifest["ignore_index"], refine, batch_size, margin):
         if folder is None: maps[index] = ids
         else: write_ids(Path(folder) / "labels" / f"{names[index]}.png", ids)
-    return load_auxiliary_labels(folder) if folder is not None else AuxiliaryLabels(manifest, labeller, maps=[maps[i] for i in range(len(names))])
+    return (load_auxiliary_labels(folder) if folder is not None
+            else AuxiliaryLabels(manifest, labeller, maps=[maps[i] for i in range(len(names))]))
 
 # %% ../../nbs/3_positives/34_auxiliary_labels.ipynb #b0a767a7
 def label_more(
@@ -462,7 +600,22 @@ def label_more(
 )->AuxiliaryLabels:
     "Labels of other images by the same clusters, in memory. `ValueError` if it is another encoder."
     about = labels.manifest["settings"]
-    if about["refine"] not in REFINEMENTS and refine is None: raise ValueError(f"refine: these labels were refined by a function called {about['refine']!r}; give it again")
-    if describe_encoder(encoder) != labels.manifest["encoder"]: raise ValueError("encoder: is not the one these clusters were made with (its weights or shape differ); fit new labels with it")
-    maps = [ids for _, ids in label_images(encoder, data, labels.labeller, range(len(data)), about["stride"], labels.ignore_index, refine or about["refine"], batch_size, about["margin"])]
-    return AuxiliaryLabels({**labels.manifest, "images": {name: list(ids.shape) for name, ids in zip(image_names(data), maps)}}, labels.labeller, maps=maps)
+    if about["refine"] not in REFINEMENTS and refine is None:
+        raise ValueError(
+            f"refine: these labels were refined by a function called {about['refine']!r}; give it again"
+        )
+    if describe_encoder(encoder) != labels.manifest["encoder"]:
+        raise ValueError(
+            "encoder: is not the one these clusters were made with (its weights or shape differ); fit new"
+            " labels with it"
+        )
+    maps = [
+        ids
+        for _, ids in label_images(encoder, data, labels.labeller, range(len(data)), about["stride"],
+                                   labels.ignore_index, refine or about["refine"], batch_size,
+                                   about["margin"])
+    ]
+    return AuxiliaryLabels(
+        {**labels.manifest, "images": {name: list(ids.shape) for name, ids in zip(image_names(data), maps)}},
+        labels.labeller, maps=maps
+    )

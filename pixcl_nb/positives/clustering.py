@@ -26,9 +26,12 @@ def nearest(
     ids, distances = torch.empty(len(rows), dtype=torch.long, device=rows.device), rows.new_empty(len(rows))
     for start in range(0, len(rows), chunk):
         some = rows[start:start + chunk]
-        scores = torch.addmm(half, some, anchors.T, alpha=-1, out=buffer[:len(some)])            # |c|²/2 − r·c orders as |r − c|² does
+        # |c|²/2 − r·c orders as |r − c|² does
+        scores = torch.addmm(half, some, anchors.T, alpha=-1, out=buffer[:len(some)])
         torch.min(scores, 1, out=(distances[start:start + chunk], ids[start:start + chunk]))
-        distances[start:start + chunk].mul_(2).add_(torch.linalg.vector_norm(some, dim=1).square_()).clamp_(min=0)
+        distances[start : start + chunk].mul_(2).add_(torch.linalg.vector_norm(some, dim=1).square_()).clamp_(
+            min=0
+        )
     return ids, distances
 
 # %% ../../nbs/3_positives/32_clustering.ipynb #419c133c
@@ -37,13 +40,21 @@ def distinct_rows(
     k:int, # how many are needed
     seed:int # of the sample
 ):
-    "Up to max(30·k, 4096) rows drawn at random, k of them distinct. `ValueError` if there are not k distinct rows at all."
+    """Up to max(30·k, 4096) rows drawn at random, k of them distinct. `ValueError` if there are not k
+    distinct rows at all."""
     wanted = min(len(rows), max(30 * k, 4096))
-    sample = rows[np.sort(np.random.default_rng(seed).choice(len(rows), wanted, replace=False))] if wanted < len(rows) else rows
+    sample = (rows[np.sort(np.random.default_rng(seed).choice(len(rows), wanted, replace=False))]
+              if wanted < len(rows) else rows)
     if len(np.unique(sample, axis=0)) >= k: return sample
     distinct = np.unique(rows, axis=0)
-    if len(distinct) < k: raise ValueError(f"k: {k} clusters, but rows holds only {len(distinct)} distinct rows of {len(rows)}; take a smaller k, or look why features repeat (a collapsed encoder?)")
-    return distinct[np.sort(np.random.default_rng(seed).choice(len(distinct), min(len(distinct), wanted), replace=False))]
+    if len(distinct) < k:
+        raise ValueError(
+            f"k: {k} clusters, but rows holds only {len(distinct)} distinct rows of {len(rows)}; take a"
+            " smaller k, or look why features repeat (a collapsed encoder?)"
+        )
+    return distinct[
+        np.sort(np.random.default_rng(seed).choice(len(distinct), min(len(distinct), wanted), replace=False))
+    ]
 
 # %% ../../nbs/3_positives/32_clustering.ipynb #2029a717
 @dataclass
@@ -54,9 +65,15 @@ class Clusters:
     inertia: float # Σ of squared distances to it
 
     @property
-    def sizes(self): "(k,) rows of each cluster."; return torch.bincount(self.ids, minlength=len(self.centres))
+    def sizes(self):
+        "(k,) rows of each cluster."
+        return torch.bincount(self.ids, minlength=len(self.centres))
 
-    def __repr__(self): return f"Clusters({len(self.centres)} of {len(self.ids)} rows, {self.sizes.min()} to {self.sizes.max()} a cluster, inertia {self.inertia / len(self.ids):.4f} a row)"
+    def __repr__(self):
+        return (
+            f"Clusters({len(self.centres)} of {len(self.ids)} rows, {self.sizes.min()} to {self.sizes.max()}"
+            f" a cluster, inertia {self.inertia / len(self.ids):.4f} a row)"
+        )
 
 # %% ../../nbs/3_positives/32_clustering.ipynb #7221b249
 def starting_rows(
@@ -65,11 +82,13 @@ def starting_rows(
     init, # None = k-means++ on a sample, or (k, D) rows
     seed:int
 ):
-    "(k, D) numpy: where k-means begins. k-means++ over all rows costs several times what Lloyd's iterations cost; over a sample, next to nothing."
+    """(k, D) numpy: where k-means begins. k-means++ over all rows costs several times what Lloyd's iterations
+    cost; over a sample, next to nothing."""
     from sklearn.cluster import kmeans_plusplus
     sample = distinct_rows(rows, k, seed)
     if init is None: return kmeans_plusplus(sample, k, random_state=seed)[0]
-    check_tensor("init", init, f"{k} {rows.shape[1]}", "float", finite=True, remedy="one row for each of the k clusters")
+    check_tensor("init", init, f"{k} {rows.shape[1]}", "float", finite=True,
+                 remedy="one row for each of the k clusters")
     return init.detach().cpu().numpy().astype(rows.dtype)
 
 # %% ../../nbs/3_positives/32_clustering.ipynb #75b3df8d
@@ -78,7 +97,8 @@ def spherical_kmeans(
     centres, # (k, D) unit rows to begin with
     iterations:int # at most
 ):
-    "Lloyd's iterations with every centre put back on the sphere (Dhillon and Modha 2001): (k, D). An empty cluster moves to the worst-served row."
+    """Lloyd's iterations with every centre put back on the sphere (Dhillon and Modha 2001): (k, D). An empty
+    cluster moves to the worst-served row."""
     before = None
     for _ in range(iterations):
         ids, distances = nearest(rows, centres)
@@ -99,19 +119,23 @@ def cluster_features(
     spherical:bool=False, # centres stay on the unit sphere: clusters by cosine
     init=None # (k, D) rows to start from; None = k-means++ on a sample
 )->Clusters:
-    "k-means by scikit-learn (Lloyd). `ValueError` on NaN, and on a k above the number of (distinct) rows. Empty clusters are moved to the row served worst, as scikit-learn does."
+    """k-means by scikit-learn (Lloyd). `ValueError` on NaN, and on a k above the number of (distinct) rows.
+    Empty clusters are moved to the row served worst, as scikit-learn does."""
     from sklearn.cluster import KMeans
     check_tensor("rows", rows, "N D", "float", finite=True)
-    if check_range("k", k, 1) > len(rows): raise ValueError(f"k: {k} clusters of {len(rows)} rows; take a smaller k or more rows")
+    if check_range("k", k, 1) > len(rows):
+        raise ValueError(f"k: {k} clusters of {len(rows)} rows; take a smaller k or more rows")
     check_range("iterations", iterations, 1)
     rows = rows.detach().cpu().to(torch.promote_types(rows.dtype, torch.float32))
     if spherical: rows = F.normalize(rows, dim=1)
     start = starting_rows(rows.numpy(), k, init, seed)
     if not spherical: 
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", category=UserWarning)            # fewer distinct clusters than k: an id nobody has is no harm here
+            # fewer distinct clusters than k: an id nobody has is no harm here
+            warnings.simplefilter("ignore", category=UserWarning)
             found = KMeans(k, init=start, n_init=1, max_iter=iterations, tol=0, copy_x=True).fit(rows.numpy())
-        return Clusters(torch.from_numpy(found.cluster_centers_), torch.from_numpy(found.labels_).long(), float(found.inertia_))
+        return Clusters(torch.from_numpy(found.cluster_centers_), torch.from_numpy(found.labels_).long(),
+                        float(found.inertia_))
     centres = spherical_kmeans(rows, F.normalize(torch.from_numpy(start), dim=1), iterations)
     ids, distances = nearest(rows, centres)
     return Clusters(centres, ids, float(distances.double().sum()))
@@ -119,7 +143,8 @@ def cluster_features(
 # %% ../../nbs/3_positives/32_clustering.ipynb #81396fd1
 @dataclass
 class Labeller:
-    "Gives a row the id of its nearest anchor, or −1 where that lies too far away. For k-means the anchors are the centres; for DBSCAN core points; for HDBSCAN the clustered rows."
+    """Gives a row the id of its nearest anchor, or −1 where that lies too far away. For k-means the anchors
+    are the centres; for DBSCAN core points; for HDBSCAN the clustered rows."""
     anchors: torch.Tensor # (M, D)
     anchor_ids: torch.Tensor # (M,) long; −1 = noise
     radius: torch.Tensor # (M,) largest distance; inf = none
@@ -143,44 +168,64 @@ def outlier_radius(
     outliers:float, # share
     scope:str # "overall" | "per_cluster"
 ):
-    "(k,) the distance beyond which a pixel is an outlier: the (1 − outliers) quantile, of all rows or of each cluster's own. A cluster without rows has none (inf)."
+    """(k,) the distance beyond which a pixel is an outlier: the (1 − outliers) quantile, of all rows or of
+    each cluster's own. A cluster without rows has none (inf)."""
     radius = torch.full((k,), float("inf"))
     if outliers == 0: return radius
     if scope == "overall": return radius.fill_(float(np.quantile(distances.numpy(), 1 - outliers)))
-    for cluster in ids.unique().tolist(): radius[cluster] = float(np.quantile(distances[ids == cluster].numpy(), 1 - outliers))
+    for cluster in ids.unique().tolist():
+        radius[cluster] = float(np.quantile(distances[ids == cluster].numpy(), 1 - outliers))
     return radius
 
 # %% ../../nbs/3_positives/32_clustering.ipynb #6cc186b2
 def fit_kmeans(rows, k, outliers, outlier_scope, seed, iterations=20, spherical=False):
-    "k-means centres. Every fifth row is kept out of the fit and sets the outliers' radius: rows a centre was fitted to lie closer to it than others do."
+    """k-means centres. Every fifth row is kept out of the fit and sets the outliers' radius: rows a centre
+    was fitted to lie closer to it than others do."""
     if k is None: raise ValueError("k: kmeans needs the number of clusters")
     held_out = torch.arange(len(rows)) % 5 == 4
     if outliers == 0 or not held_out.any(): held_out = torch.zeros(len(rows), dtype=torch.bool)
     fitted = cluster_features(rows[~held_out], k, iterations=iterations, seed=seed, spherical=spherical)
     ids, distances = nearest(rows[held_out] if held_out.any() else rows, fitted.centres)
-    return Labeller(fitted.centres, torch.arange(k), outlier_radius(distances.sqrt(), ids, k, outliers, outlier_scope))
+    return Labeller(
+        fitted.centres, torch.arange(k), outlier_radius(distances.sqrt(), ids, k, outliers, outlier_scope)
+    )
 
 # %% ../../nbs/3_positives/32_clustering.ipynb #82007968
 def fit_dbscan(rows, k, outliers, outlier_scope, seed, eps=None, min_samples=10, sample=10_000):
-    """DBSCAN (scikit-learn) on `sample` rows. A pixel within eps of a core point belongs to its cluster, any other is noise. `k` and `outliers` do not apply.
-    eps=None: the median distance to the `min_samples`-th neighbour, our rule. `ValueError` if everything is noise."""
+    """DBSCAN (scikit-learn) on `sample` rows. A pixel within eps of a core point belongs to its cluster, any
+    other is noise. `k` and `outliers` do not apply.
+    eps=None: the median distance to the `min_samples`-th neighbour, our rule. `ValueError` if everything is
+    noise."""
     from sklearn.cluster import DBSCAN
     from sklearn.neighbors import NearestNeighbors
     rows = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))[:sample]].numpy()
-    if len(rows) < min_samples: raise ValueError(f"min_samples: {min_samples} of only {len(rows)} rows; take fewer")
-    if eps is None: eps = float(np.median(NearestNeighbors(n_neighbors=min_samples).fit(rows).kneighbors(rows)[0][:, -1])) or 1e-6
+    if len(rows) < min_samples:
+        raise ValueError(f"min_samples: {min_samples} of only {len(rows)} rows; take fewer")
+    if eps is None:
+        eps = (
+            float(np.median(NearestNeighbors(n_neighbors=min_samples).fit(rows).kneighbors(rows)[0][:, -1]))
+            or 1e-6
+        )
     found = DBSCAN(eps=eps, min_samples=min_samples).fit(rows)
     core = found.core_sample_indices_
     if len(core) == 0: raise ValueError(f"eps: every row is noise at eps={eps:.3g}; take a larger one")
-    return Labeller(torch.from_numpy(rows[core]), torch.from_numpy(found.labels_[core]).long(), torch.full((len(core),), eps))
+    return Labeller(torch.from_numpy(rows[core]), torch.from_numpy(found.labels_[core]).long(),
+                    torch.full((len(core),), eps))
 
 # %% ../../nbs/3_positives/32_clustering.ipynb #06775700
 def fit_hdbscan(rows, k, outliers, outlier_scope, seed, min_cluster_size=50, sample=10_000, **options):
-    "HDBSCAN (scikit-learn) on `sample` rows. Every other pixel takes the label of the nearest of them, noise included. `k` and `outliers` do not apply."
+    """HDBSCAN (scikit-learn) on `sample` rows. Every other pixel takes the label of the nearest of them,
+    noise included. `k` and `outliers` do not apply."""
     from sklearn.cluster import HDBSCAN
     rows = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))[:sample]]
-    ids = torch.from_numpy(HDBSCAN(min_cluster_size=min(min_cluster_size, len(rows)), copy=True, **options).fit(rows.double().numpy()).labels_).long().clamp_(min=-1)
-    if (ids < 0).all(): raise ValueError(f"min_cluster_size: every row is noise at {min_cluster_size}; take a smaller one")
+    ids = (
+        torch.from_numpy(HDBSCAN(min_cluster_size=min(min_cluster_size, len(rows)), copy=True, **options)
+                         .fit(rows.double().numpy()) .labels_)
+        .long()
+        .clamp_(min=-1)
+    )
+    if (ids < 0).all():
+        raise ValueError(f"min_cluster_size: every row is noise at {min_cluster_size}; take a smaller one")
     return Labeller(rows, ids, torch.full((len(rows),), float("inf")))
 
 # %% ../../nbs/3_positives/32_clustering.ipynb #14bb06af

@@ -29,7 +29,8 @@ def to_source(
     view, # a `View`: `.box` (N, 4) left, top, width, height in the source; `.flipped` (N,)
     points # (N, P, 2) or (P, 2) float, (x, y) in the view's pixels
 ):
-    "Where points of a view lie in the source image: (N, P, 2). Exact: a view is a crop, a scaling and perhaps a mirror."
+    """Where points of a view lie in the source image: (N, P, 2). Exact: a view is a crop, a scaling and
+    perhaps a mirror."""
     height, width = view_size(view)
     across, down = (points / points.new_tensor([width, height])).unbind(-1)
     across = torch.where(view.flipped[:, None].to(points.device), 1 - across, across)
@@ -41,7 +42,8 @@ def from_source(
     view, # a `View`
     points # (N, P, 2) float, (x, y) in the source
 ):
-    "Where source points lie in a view, (N, P, 2) in its pixels; may fall outside its picture. The inverse of `to_source`."
+    """Where source points lie in a view, (N, P, 2) in its pixels; may fall outside its picture. The inverse
+    of `to_source`."""
     height, width = view_size(view)
     left, top, wide, high = view.box.to(points)[:, :, None].unbind(1)
     x, y = points.unbind(-1)
@@ -58,12 +60,18 @@ def check_views(
     sizes = {}
     for name, view in ("view_a", view_a), ("view_b", view_b):
         for field in ("image", "box", "flipped"):
-            if getattr(view, field, None) is None: raise ValueError(f"{name}: has no `.{field}`; pass what `random_view` returns")
-        check_tensor(f"{name}.image", view.image, "N channels h w", sizes={k: v for k, v in sizes.items() if k == "N"})
+            if getattr(view, field, None) is None:
+                raise ValueError(f"{name}: has no `.{field}`; pass what `random_view` returns")
+        check_tensor(
+            f"{name}.image", view.image, "N channels h w", sizes={k: v for k, v in sizes.items() if k == "N"}
+        )
         sizes["N"] = sizes.get("N", len(view.image))
         check_tensor(f"{name}.box", view.box, "N 4", "float", finite=True, sizes=sizes)
         check_tensor(f"{name}.flipped", view.flipped, "N", "bool", sizes=sizes)
-        if (view.box[:, 2:] <= 0).any(): raise ValueError(f"{name}.box: holds a crop without an area; boxes are (left, top, width, height)")
+        if (view.box[:, 2:] <= 0).any():
+            raise ValueError(
+                f"{name}.box: holds a crop without an area; boxes are (left, top, width, height)"
+            )
 
 # %% ../../nbs/3_positives/31_matching.ipynb #35a6af1f
 @torch.no_grad()
@@ -72,8 +80,10 @@ def geometric_positions(
     view_b, # a `View` of the same N images; its size may differ
     stride # pixels per cell, one number or (vertical, horizontal)
 ):
-    """Where the centre of every cell of `view_a` is seen in `view_b`: (N, h·w, 2) (x, y) in pixels of `view_b`, float64.
-    NaN where `view_b` does not show it, or where the centre lies beyond `view_a`'s own picture (last cells of odd sizes)."""
+    """Where the centre of every cell of `view_a` is seen in `view_b`: (N, h·w, 2) (x, y) in pixels of
+    `view_b`, float64.
+    NaN where `view_b` does not show it, or where the centre lies beyond `view_a`'s own picture (last cells of
+    odd sizes)."""
     check_views(view_a, view_b)
     (height, width), grid = view_size(view_a), grid_size(view_size(view_a), stride)
     centre = cell_to_pixel(torch.arange(grid[0] * grid[1], device=view_a.box.device), grid, stride).double()
@@ -89,9 +99,12 @@ def geometric_matches(
     view_b, # a `View` of the same N images
     stride # pixels per cell, one number or (vertical, horizontal)
 ):
-    "For every cell of `view_a` the cell of `view_b` that shows the same source point as its centre: (N, h·w) long, −1 where none does."
+    """For every cell of `view_a` the cell of `view_b` that shows the same source point as its centre: (N,
+    h·w) long, −1 where none does."""
     size = view_size(view_b)
-    return pixel_to_cell(geometric_positions(view_a, view_b, stride), grid_size(size, stride), stride, size=size)
+    return pixel_to_cell(
+        geometric_positions(view_a, view_b, stride), grid_size(size, stride), stride, size=size
+    )
 
 # %% ../../nbs/3_positives/31_matching.ipynb #9922a63f
 def unit_columns(
@@ -100,7 +113,8 @@ def unit_columns(
     sizes # letters bound by earlier checks; filled in
 ):
     """Feature maps as unit columns (N, C, h·w), float32 at least; zero vectors stay zero.
-    Divided by the largest entry first, so that neither 1e30 nor 1e-30 breaks the square. `ValueError` on shape, dtype, NaN, emptiness."""
+    Divided by the largest entry first, so that neither 1e30 nor 1e-30 breaks the square. `ValueError` on
+    shape, dtype, NaN, emptiness."""
     check_tensor(name, maps, "N C h w", "float", finite=True, sizes=sizes)
     columns = maps.detach().flatten(2).to(torch.promote_types(maps.dtype, torch.float32))
     columns = columns / columns.abs().amax(1, keepdim=True).clamp_min(torch.finfo(columns.dtype).tiny)
@@ -111,7 +125,8 @@ def map_columns(
     query, # (N, C, h, w) float
     key # (N, C, h', w') float; the grid may differ
 ):
-    "Both maps as unit columns (N, C, S), (N, C, T). `ValueError` when they differ in N or C, or one is bad by itself."
+    """Both maps as unit columns (N, C, S), (N, C, T). `ValueError` when they differ in N or C, or one is bad
+    by itself."""
     sizes = {}
     columns = unit_columns("query", query, sizes)
     return columns, unit_columns("key", key, {axis: sizes[axis] for axis in "NC"})
@@ -122,7 +137,8 @@ def similarity_blocks(
     key, # (N, C, T) unit columns
     budget=None # largest number of similarities held at one time; None: 4 million on a CPU (its cache), 64 million on a GPU
 ):
-    "Yield (images, cells, similarities of those query cells with every key cell) until all N·S·T were seen; one row at least."
+    """Yield (images, cells, similarities of those query cells with every key cell) until all N·S·T were seen;
+    one row at least."""
     (images, _, cells), keys = query.shape, key.shape[2]
     budget = budget or (2**22 if query.device.type == "cpu" else 2**26)
     together = max(1, budget // (cells * keys))
@@ -130,7 +146,8 @@ def similarity_blocks(
     for first in range(0, images, together):
         for cell in range(0, cells, at_once):
             these, some = slice(first, first + together), slice(cell, cell + at_once)
-            with torch.autocast(query.device.type, enabled=False): block = query[these, :, some].transpose(1, 2) @ key[these]
+            with torch.autocast(query.device.type, enabled=False):
+                block = query[these, :, some].transpose(1, 2) @ key[these]
             yield these, some, block
 
 # %% ../../nbs/3_positives/31_matching.ipynb #70d39bef
@@ -148,7 +165,8 @@ def match_features(
     key, # (N, C, h', w') float; the grid may differ
     mutual=False # True: −1 unless the match's own best query is this very cell
 ):
-    """For every query cell the index of the key cell with the largest cosine over C: (N, h·w) long, no gradient (DenseCL's rule).
+    """For every query cell the index of the key cell with the largest cosine over C: (N, h·w) long, no
+    gradient (DenseCL's rule).
     Memory linear in the cells. `ValueError` when N or C differ, on NaN, dtype, emptiness."""
     query, key = map_columns(query, key)
     match = torch.empty(len(query), query.shape[2], dtype=torch.long, device=query.device)
@@ -158,7 +176,8 @@ def match_features(
         if not mutual: continue
         value, where = block.max(1)
         better = value > best[images]
-        best[images], back[images] = torch.where(better, value, best[images]), torch.where(better, where + cells.start, back[images])
+        best[images] = torch.where(better, value, best[images])
+        back[images] = torch.where(better, where + cells.start, back[images])
     return mutual_only(match, back) if mutual else match
 
 # %% ../../nbs/3_positives/31_matching.ipynb #966e25c4
@@ -168,7 +187,8 @@ def top_k_matches(
     key, # (N, C, h', w') float
     k:int=5 # how many, at most h'·w'
 ):
-    "The k best key cells of every query cell, best first: indices (N, h·w, k) long and cosines (N, h·w, k). Errors as `match_features`."
+    """The k best key cells of every query cell, best first: indices (N, h·w, k) long and cosines (N, h·w, k).
+    Errors as `match_features`."""
     query, key = map_columns(query, key)
     check_range("k", k, 1, key.shape[2])
     cosine = query.new_empty(len(query), query.shape[2], k)
@@ -188,7 +208,8 @@ def match_accuracy(
     "Share of the cells whose true match is known that were matched rightly; NaN when there is none to judge."
     check_tensor("match", match, dtype="integer"), check_tensor("truth", truth, dtype="integer")
     check_range("tolerance", tolerance, 0), check_name("unmatched", unmatched, ["wrong", "left out"])
-    if match.shape != truth.shape: raise ValueError(f"match: shape {tuple(match.shape)} differs from truth's {tuple(truth.shape)}")
+    if match.shape != truth.shape:
+        raise ValueError(f"match: shape {tuple(match.shape)} differs from truth's {tuple(truth.shape)}")
     if tolerance and grid is None: raise ValueError("grid: a tolerance needs the key map's (rows, columns)")
     judged = (truth >= 0) & ((match >= 0) | (unmatched == "wrong"))
     right = match == truth
@@ -207,7 +228,8 @@ def neighbour_cosine(
     across:int, # columns to the right of the match
     down:int # rows below the match
 ):
-    "Cosine (N, S) of every query cell with a neighbour of its match; NaN where that neighbour is off the map."
+    """Cosine (N, S) of every query cell with a neighbour of its match; NaN where that neighbour is off the
+    map."""
     rows, columns = grid
     row, column = match.clamp_min(0) // columns + down, match.clamp_min(0) % columns + across
     inside = (row >= 0) & (row < rows) & (column >= 0) & (column < columns)
@@ -221,7 +243,8 @@ def parabola_peak(
     centre, # (…) value at 0
     after # (…) value at +1
 ):
-    "Where the parabola through three values has its top, within ±½; 0 where it has none (no bend, or a neighbour is NaN)."
+    """Where the parabola through three values has its top, within ±½; 0 where it has none (no bend, or a
+    neighbour is NaN)."""
     bend = before - 2 * centre + after
     return torch.where(bend < 0, ((before - after) / (2 * bend)).clamp(-.5, .5), 0.)
 
@@ -233,8 +256,10 @@ def refine_matches(
     match=None, # (N, h·w) long, from `match_features` (computed when None); −1 allowed
     stride=1 # pixels per key cell; 1 gives positions in the key map's own pixels
 ):
-    """Sub-cell matches: (N, h·w, 2) float, (x, y), cell centres at (c+½)·stride moved to the top of a parabola through the cosines
-    left/right and above/below. NaN for −1. Errors as `match_features`, and a `match` of the wrong shape or range."""
+    """Sub-cell matches: (N, h·w, 2) float, (x, y), cell centres at (c+½)·stride moved to the top of a
+    parabola through the cosines
+    left/right and above/below. NaN for −1. Errors as `match_features`, and a `match` of the wrong shape or
+    range."""
     if match is None: match = match_features(query, key)
     grid = tuple(key.shape[2:])
     query, key = map_columns(query, key)
@@ -242,7 +267,9 @@ def refine_matches(
     centre = cell_to_pixel(match, grid, stride)
     at = lambda across, down: neighbour_cosine(query, key, match, grid, across, down)
     here = at(0, 0)
-    offset = torch.stack([parabola_peak(at(-1, 0), here, at(1, 0)), parabola_peak(at(0, -1), here, at(0, 1))], -1)
+    offset = torch.stack(
+        [parabola_peak(at(-1, 0), here, at(1, 0)), parabola_peak(at(0, -1), here, at(0, 1))], -1
+    )
     return centre + offset * offset.new_tensor(stride_pair(stride)[::-1])
 
 # %% ../../nbs/3_positives/31_matching.ipynb #dfded75d
@@ -251,11 +278,14 @@ def sample_features(
     points, # (P, 2) float, (x, y) in image pixels
     stride # pixels per cell
 ):
-    "Features (C, P) at exact points, bilinear between cell centres; beyond the outermost centres the border cell's."
+    """Features (C, P) at exact points, bilinear between cell centres; beyond the outermost centres the border
+    cell's."""
     down, across = stride_pair(stride)
     extent = points.new_tensor([features.shape[2] * across, features.shape[1] * down])
     where = (2 * points / extent - 1).to(features.dtype)
-    return F.grid_sample(features[None], where[None, None], padding_mode="border", align_corners=False)[0, :, 0]
+    return F.grid_sample(features[None], where[None, None], padding_mode="border", align_corners=False)[
+        0, :, 0
+    ]
 
 # %% ../../nbs/3_positives/31_matching.ipynb #1a7189c3
 @torch.no_grad()
@@ -267,15 +297,18 @@ def match_points(
     refine=True, # move to the top of the parabola; False: the centre of the best cell
     size_b=None # (height, width) of image b; cells whose centre lies beyond it (padding) are no candidates
 ):
-    "Where the points of image a are in image b: (P, 2) float, (x, y) in pixels of b. `ValueError` on shapes, NaN, emptiness."
+    """Where the points of image a are in image b: (P, 2) float, (x, y) in pixels of b. `ValueError` on
+    shapes, NaN, emptiness."""
     sizes = {}
     check_tensor("features_a", features_a, "C h w", "float", finite=True, sizes=sizes)
     check_tensor("features_b", features_b, "C h' w'", "float", finite=True, sizes=sizes)
     check_tensor("points_a", points_a, "P 2", "float", finite=True)
     if size_b is not None:
-        rows, columns = (max(1, math.ceil(pixels / step - .5)) for pixels, step in zip(grid_pair(size_b), stride_pair(stride)))
+        rows, columns = (max(1, math.ceil(pixels / step - 0.5))
+                         for pixels, step in zip(grid_pair(size_b), stride_pair(stride)))
         features_b = features_b[:, :rows, :columns]
-    query, key = sample_features(features_a, points_a.to(features_a.device), stride)[None, :, None], features_b[None]
+    query = sample_features(features_a, points_a.to(features_a.device), stride)[None, :, None]
+    key = features_b[None]
     match = match_features(query, key)
     if refine: return refine_matches(query, key, match, stride)[0]
     return cell_to_pixel(match, tuple(key.shape[2:]), stride)[0]
@@ -292,18 +325,28 @@ def choose_matches(
     view_b=None, # the `View` behind `key_map`, for "geometric"
     stride=None # pixels per cell, for "geometric"; None: picture size / grid size, which also fits a map pooled to a grid
 ):
-    """Which key cell is each query cell's positive: (N, h·w) long, −1 for none. "feature": the largest cosine (DenseCL); "mutual": only
-    where both choose each other; "geometric": what the crops know; "index": the same place of the grid, which is no correspondence."""
+    """Which key cell is each query cell's positive: (N, h·w) long, −1 for none. "feature": the largest cosine
+    (DenseCL); "mutual": only
+    where both choose each other; "geometric": what the crops know; "index": the same place of the grid, which
+    is no correspondence."""
     check_name("positives", kind, POSITIVES)
     if kind in ("feature", "mutual"): return match_features(query_map, key_map, mutual=kind == "mutual")
     sizes = {}
-    check_tensor("query_map", query_map, "N C h w", sizes=sizes), check_tensor("key_map", key_map, "N C h w" if kind == "index" else "N C h' w'", sizes=sizes)
+    check_tensor("query_map", query_map, "N C h w", sizes=sizes), check_tensor(
+        "key_map", key_map, "N C h w" if kind == "index" else "N C h' w'", sizes=sizes
+    )
     (count, _, rows, columns) = query_map.shape
     if kind == "index": return torch.arange(rows * columns, device=query_map.device).expand(count, -1).clone()
-    if view_a is None or view_b is None: raise ValueError("view_a, view_b: geometric positives need the two `View`s that `random_view` returned")
+    if view_a is None or view_b is None:
+        raise ValueError(
+            "view_a, view_b: geometric positives need the two `View`s that `random_view` returned"
+        )
     check_views(view_a, view_b)
     if stride is None: stride = tuple(size / cells for size, cells in zip(view_size(view_a), (rows, columns)))
-    for name, view, grid in ("query_map", view_a, query_map.shape[2:]), ("key_map", view_b, key_map.shape[2:]):
+    for name, view, grid in ("query_map", view_a, query_map.shape[2:]), (
+        "key_map", view_b, key_map.shape[2:]
+    ):
         if len(view.image) != count or grid_size(view_size(view), stride) != tuple(grid):
-            raise ValueError(f"{name}: {count} maps of {tuple(grid)} do not fit {len(view.image)} views of {view_size(view)} pixels at stride {stride}")
+            raise ValueError(f"{name}: {count} maps of {tuple(grid)} do not fit {len(view.image)} views of"
+                             f" {view_size(view)} pixels at stride {stride}")
     return geometric_matches(view_a, view_b, stride).to(query_map.device)

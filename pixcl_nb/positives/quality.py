@@ -10,7 +10,8 @@ from ..checks import check_tensor
 
 # %% ../../nbs/3_positives/33_quality.ipynb #5076c833
 class Contingency:
-    "How many pixels hold auxiliary id a and class c, for the pairs (a, c) that occur: three integer arrays of equal length."
+    """How many pixels hold auxiliary id a and class c, for the pairs (a, c) that occur: three integer arrays
+    of equal length."""
     def __init__(self, a, c, n): self.a, self.c, self.n = a, c, n
 
     @classmethod
@@ -39,7 +40,8 @@ def pair_sums(
     table:Contingency,
     classes # (C,) the class ids that are counted apart
 ):
-    "Pairs of pixels by what they share, as exact integers: (all, same id, same class, both), and for each class (pairs of ordered neighbours by id, its own, both)."
+    """Pairs of pixels by what they share, as exact integers: (all, same id, same class, both), and for each
+    class (pairs of ordered neighbours by id, its own, both)."""
     pairs = lambda n: int((n.astype(object) * (n.astype(object) - 1) // 2).sum()) if len(n) else 0
     (ids, by_id), (present, by_class) = table.marginal(table.a), table.marginal(table.c)
     per_class = {}
@@ -48,47 +50,75 @@ def pair_sums(
         mine = table.c == c
         n = table.n[mine].astype(object)
         own = int(n.sum()) if mine.any() else 0
-        per_class[c] = np.array([int((n * (size[mine] - 1)).sum()) if own else 0, own * (own - 1), int((n * (n - 1)).sum()) if own else 0, own * (int(table.n.sum()) - 1)], dtype=object)
-    return np.array([pairs(table.n.sum(keepdims=True)), pairs(by_id), pairs(by_class), pairs(table.n)], dtype=object), per_class
+        per_class[c] = np.array(
+            [int((n * (size[mine] - 1)).sum()) if own else 0, own * (own - 1),
+             int((n * (n - 1)).sum()) if own else 0, own * (int(table.n.sum()) - 1)],
+            dtype=object,
+        )
+    return (
+        np.array(
+            [pairs(table.n.sum(keepdims=True)), pairs(by_id), pairs(by_class), pairs(table.n)], dtype=object
+        ),
+        per_class,
+    )
 
 # %% ../../nbs/3_positives/33_quality.ipynb #cebbed3a
 def pair_rates(
     everything, # pairs of pixels: all, same id, same class, both
 ):
-    "Precision of positives and negatives, what chance would give, and recall; NaN where there is no such pair."
+    """Precision of positives and negatives, what chance would give, and recall; NaN where there is no such
+    pair."""
     every, same_id, same_class, both = (int(v) for v in everything)
     ratio = lambda a, b: a / b if b else float("nan")
     return dict(positive_precision=ratio(both, same_id), positive_chance=ratio(same_class, every),
-                negative_precision=ratio(every - same_id - same_class + both, every - same_id), negative_chance=ratio(every - same_class, every),
-                recall=ratio(both, same_class))
+                negative_precision=ratio(every - same_id - same_class + both, every - same_id),
+                negative_chance=ratio(every - same_class, every), recall=ratio(both, same_class))
 
 # %% ../../nbs/3_positives/33_quality.ipynb #52c8a0d8
 def v_measure(
     table:Contingency
 )->float:
-    "Harmonic mean of homogeneity and completeness (Rosenberg and Hirschberg 2007), as scikit-learn's `v_measure_score`; NaN without pixels."
+    """Harmonic mean of homogeneity and completeness (Rosenberg and Hirschberg 2007), as scikit-learn's
+    `v_measure_score`; NaN without pixels."""
     entropy = lambda n: -float((n / n.sum() * np.log(n / n.sum())).sum())
     if not len(table.n): return float("nan")
-    together, ids, classes = entropy(table.n), entropy(table.marginal(table.a)[1]), entropy(table.marginal(table.c)[1])
+    together = entropy(table.n)
+    ids = entropy(table.marginal(table.a)[1])
+    classes = entropy(table.marginal(table.c)[1])
     shared = ids + classes - together
     homogeneity, completeness = shared / classes if classes > 0 else 1., shared / ids if ids > 0 else 1.
-    return max(0., 2 * homogeneity * completeness / (homogeneity + completeness)) if homogeneity + completeness > 0 else 0.
+    return (max(0.0, 2 * homogeneity * completeness / (homogeneity + completeness))
+            if homogeneity + completeness > 0 else 0.0)
 
 # %% ../../nbs/3_positives/33_quality.ipynb #bc1c101c
 class PairCounts:
-    "Adds up contingency tables image by image; `quality()` is the verdict. Memory and time follow the (id, class) pairs that occur, never pairs of pixels."
+    """Adds up contingency tables image by image; `quality()` is the verdict. Memory and time follow the (id,
+    class) pairs that occur, never pairs of pixels."""
     def __init__(self, auxiliary_ignore:int=255, ignore_index:int=255):
-        self.auxiliary_ignore, self.ignore_index, self.tables, self.labelled = auxiliary_ignore, ignore_index, [], []
+        self.auxiliary_ignore = auxiliary_ignore
+        self.ignore_index = ignore_index
+        self.tables = []
+        self.labelled = []
 
     def add(self, ids, truth):
         "One image: auxiliary ids and classes, integer tensors of one shape."
-        if tuple(ids.shape) != tuple(truth.shape): raise ValueError(f"true_labels: has shape {tuple(truth.shape)}, auxiliary_ids {tuple(ids.shape)}; one class for every id")
+        if tuple(ids.shape) != tuple(truth.shape):
+            raise ValueError(
+                f"true_labels: has shape {tuple(truth.shape)}, auxiliary_ids {tuple(ids.shape)}; one class"
+                " for every id"
+            )
         ids, truth = ids.flatten().cpu().numpy(), truth.flatten().cpu().numpy()
         known = truth != self.ignore_index
         ids, truth = ids[known], truth[known]
-        if len(truth) and (truth.min() < 0 or truth.max() > 65_535): raise ValueError(f"true_labels: holds class {truth.min() if truth.min() < 0 else truth.max()}; expected 0 to 65535")
+        if len(truth) and (truth.min() < 0 or truth.max() > 65_535):
+            raise ValueError(
+                f"true_labels: holds class {truth.min() if truth.min() < 0 else truth.max()}; expected 0 to"
+                " 65535"
+            )
         has = ids != self.auxiliary_ignore
-        if (ids[has] < 0).any(): raise ValueError(f"auxiliary_ids: holds id {ids[has].min()}; expected 0 and up, or the ignored {self.auxiliary_ignore}")
+        if (ids[has] < 0).any():
+            raise ValueError(f"auxiliary_ids: holds id {ids[has].min()}; expected 0 and up, or the ignored"
+                             f" {self.auxiliary_ignore}")
         self.tables.append(Contingency.of(ids[has], truth[has]))
         self.labelled.append(Contingency.of(np.zeros(len(truth), np.int64), truth))
 
@@ -103,10 +133,18 @@ class PairCounts:
             inside = inside + some
             for c, v in some_class.items(): inside_class[c] = inside_class[c] + v
         ratio = lambda a, b: float(a / b) if b else float("nan")
-        rates = lambda v: dict(positive_precision=ratio(v[2], v[0]), positive_chance=ratio(v[1], v[3]), recall=ratio(v[2], v[1]))
+        rates = lambda v: dict(
+            positive_precision=ratio(v[2], v[0]), positive_chance=ratio(v[1], v[3]), recall=ratio(v[2], v[1])
+        )
         counted = dict(zip(*(values.tolist() for values in table.marginal(table.c))))
-        per_class = {c: dict(rates(by_class[c]), cross_image=rates(by_class[c] - inside_class[c]), coverage=counted.get(c, 0) / n, share=n / int(pixels.sum())) for c, n in zip(classes.tolist(), pixels.tolist())}
-        return dict(pair_rates(total), coverage=ratio(int(table.n.sum()), int(pixels.sum())), v_measure=v_measure(table), clusters=len(np.unique(table.a)), cross_image=pair_rates(total - inside), per_class=per_class)
+        per_class = {
+            c: dict(rates(by_class[c]), cross_image=rates(by_class[c] - inside_class[c]),
+                    coverage=counted.get(c, 0) / n, share=n / int(pixels.sum()))
+            for c, n in zip(classes.tolist(), pixels.tolist())
+        }
+        return dict(pair_rates(total), coverage=ratio(int(table.n.sum()), int(pixels.sum())),
+                    v_measure=v_measure(table), clusters=len(np.unique(table.a)),
+                    cross_image=pair_rates(total - inside), per_class=per_class)
 
 # %% ../../nbs/3_positives/33_quality.ipynb #9fd186b0
 def label_quality(
@@ -117,14 +155,26 @@ def label_quality(
     image_ids=None # (N,) which image each entry of a flat input is from
 )->dict:
     """Our definition of how good a labelling is, from pairs of pixels with an id and a class:
-    positive_precision = P(same class | same id), negative_precision = P(other class | other id), each beside what chance gives; recall = P(same id | same class);
-    coverage = share of labelled pixels that have an id; v_measure; the same over pairs from two images (cross_image) and for each class that occurs (per_class). NaN where no such pair exists."""
-    for name, value in ("auxiliary_ids", auxiliary_ids), ("true_labels", true_labels): check_tensor(name, value, dtype="integer")
-    if auxiliary_ids.shape != true_labels.shape: raise ValueError(f"true_labels: has shape {tuple(true_labels.shape)}, auxiliary_ids {tuple(auxiliary_ids.shape)}; one class for every id")
+    positive_precision = P(same class | same id), negative_precision = P(other class | other id), each beside
+    what chance gives; recall = P(same id | same class);
+    coverage = share of labelled pixels that have an id; v_measure; the same over pairs from two images
+    (cross_image) and for each class that occurs (per_class). NaN where no such pair exists.
+    """
+    for name, value in ("auxiliary_ids", auxiliary_ids), ("true_labels", true_labels):
+        check_tensor(name, value, dtype="integer")
+    if auxiliary_ids.shape != true_labels.shape:
+        raise ValueError(
+            f"true_labels: has shape {tuple(true_labels.shape)}, auxiliary_ids {tuple(auxiliary_ids.shape)};"
+            " one class for every id"
+        )
     counts = PairCounts(ignore_index if auxiliary_ignore is None else auxiliary_ignore, ignore_index)
     if image_ids is not None:
-        if tuple(image_ids.shape) != tuple(auxiliary_ids.shape): raise ValueError(f"image_ids: has shape {tuple(image_ids.shape)}, expected {tuple(auxiliary_ids.shape)}")
-        for image in image_ids.unique().tolist(): counts.add(auxiliary_ids[image_ids == image], true_labels[image_ids == image])
+        if tuple(image_ids.shape) != tuple(auxiliary_ids.shape):
+            raise ValueError(
+                f"image_ids: has shape {tuple(image_ids.shape)}, expected {tuple(auxiliary_ids.shape)}"
+            )
+        for image in image_ids.unique().tolist():
+            counts.add(auxiliary_ids[image_ids == image], true_labels[image_ids == image])
     elif auxiliary_ids.dim() == 1: counts.add(auxiliary_ids, true_labels)
     else:
         for ids, truth in zip(auxiliary_ids, true_labels): counts.add(ids, truth)
