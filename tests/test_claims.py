@@ -95,7 +95,7 @@ def test_random_ids_know_nothing_and_come_again_with_their_seed(bench):
 
 def test_equal_steps_compares_with_the_best_that_sees_no_labels(bench, monkeypatch):
     values = {"random": [.1, .1], "moco": [.2, .3], "densecl": [.3, .3], "cp2": [.1, .2], "auxiliary": [.3, .4], "label": [.9, .9]}
-    monkeypatch.setattr("pixcl_nb.claims.scores", lambda bench, names, protocol: values)
+    monkeypatch.setattr("pixcl_nb.experiments.claims.scores", lambda bench, names, protocol: values)
     row = ROWS["equal_steps"].work(bench)
     assert row["compared"] == ["auxiliary", "densecl"] and row["difference"]["each"] == pytest.approx([0, .1]) and row["to_random"]["cp2"]["mean"] == pytest.approx(.05)
 

@@ -48,10 +48,10 @@ def test_sigkill_while_training_ends_in_the_same_bits(finished, tmp_path):
     "Kill the shell command in the middle of pretraining; start it again; compare every parameter of both methods."
     words = [sys.executable, "-m", "pixcl_nb.cli", "demo", "--out", str(tmp_path), "--threads", str(torch.get_num_threads())]
     for name, value in TINY.items(): words += ["--" + name.replace("_", "-"), str(value)]
-    code = "import pixcl_nb.demo as d, pixcl_nb.training as t, sys, time, dataclasses\n" \
-           "plain = d.pretrain\n" \
+    code = "import pixcl_nb.experiments.bench as bench, sys, time, dataclasses\n" \
+           "plain = bench.pretrain\n" \
            "def often(method, data, config, **k): return plain(method, data, dataclasses.replace(config, checkpoint_every=3), on_step=lambda *a: time.sleep(.1), **k)\n" \
-           "d.pretrain = often\nfrom pixcl_nb.cli import main\nsys.exit(main(sys.argv[1:]))"
+           "bench.pretrain = often\nfrom pixcl_nb.cli import main\nsys.exit(main(sys.argv[1:]))"
     process = subprocess.Popen([sys.executable, "-c", code, *words[3:]], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while not list(tmp_path.glob("cp2-seed0/step-*.pt")) and process.poll() is None: time.sleep(.02)
     process.kill()

@@ -8,7 +8,7 @@ import torch
 import yaml
 from hypothesis import given, settings as hypothesis_settings, strategies as st
 
-import pixcl_nb.runs as runs
+import pixcl_nb.experiments.runs as runs
 from pixcl_nb.images.data import load_data
 from pixcl_nb.networks.encoders import create_encoder
 from pixcl_nb.methods.contract import METHODS, create_method
