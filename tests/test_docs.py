@@ -222,7 +222,7 @@ def test_parameters_are_described_and_fields_and_methods_too(site):
 
 # ---------- what the pages tell the reader to type
 
-WRITTEN = [path for path in [ROOT / "README.md", *sorted((ROOT / "nbs").rglob("*.md"))]]
+WRITTEN = [path for path in [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "nbs").rglob("*.md"))]]
 TARGETS = set(re.findall(r"^([\w-]+):(?!=)", (ROOT / "Makefile").read_text(), re.M))
 
 
