@@ -286,7 +286,7 @@ def plain_views(
     view = ViewConfig(size=size, scale=(1, 1), ratio=(1e-3, 1e3), flip=0, jitter=0, grayscale=0, blur=0)
     return random_view(watched.images[:4], view, extents=first_extents(watched)).image
 
-# %% ../../nbs/9_experiments/95_demo.ipynb #4f497d7d
+# %% ../../nbs/9_experiments/95_demo.ipynb #7eaea3c0
 def report_head(
     config:DemoConfig, # of the demo
     results:dict # of run_demo
@@ -296,8 +296,9 @@ def report_head(
     seeds = f"seed{'s' if len(config.seeds) > 1 else ''} {', '.join(map(str, config.seeds))}"
     return [f"<h1>pixcl_nb demo: {html.escape(config.data)}</h1>",
             f"<p>{names}, {config.steps} steps each on {config.crop}×{config.crop} views, batch "
-            f"{config.batch_size}; encoder pixcl_tiny; {seeds}; measured on <i>{config.split}</i>. Percent; mean "
-            "± standard deviation over seeds; <i>to random</i> is the mean of the paired differences.</p>",
+            f"{config.batch_size}; encoder pixcl_tiny; {seeds}; measured on "
+            f"<i>{config.split}</i>. Percent; mean ± standard deviation over seeds; "
+            "<i>to random</i> is the mean of the paired differences.</p>",
             "<h2>Did it help?</h2>", results_table(results)]
 
 # %% ../../nbs/9_experiments/95_demo.ipynb #76594946
