@@ -335,24 +335,19 @@ def choose_matches(
     view_b=None, # the `View` behind `key_map`, for "geometric"
     stride=None # pixels per cell, for "geometric"; None: picture size / grid size (also of a pooled map)
 ):
-    """Which key cell is each query cell's positive: (N, h·w) long, −1 for none. "feature": the largest cosine
-    (DenseCL); "mutual": where both choose each other; "geometric": what the crops know; "index": the same
-    place."""
+    "Which key cell is the positive of each query cell, by one of four rules: (N, h·w) long, −1 for none."
     check_name("positives", kind, POSITIVES)
     if kind in ("feature", "mutual"): return match_features(query_map, key_map, mutual=kind == "mutual")
     sizes = {}
     check_tensor("query_map", query_map, "N C h w", sizes=sizes)
     check_tensor("key_map", key_map, "N C h w" if kind == "index" else "N C h' w'", sizes=sizes)
     (count, _, *grid) = query_map.shape
-    if kind == "index":
-        return torch.arange(math.prod(grid), device=query_map.device).expand(count, -1).clone()
+    every = torch.arange(math.prod(grid), device=query_map.device)
+    if kind == "index": return every.expand(count, -1).clone()
     if view_a is None or view_b is None:
-        raise ValueError(
-            "view_a, view_b: geometric positives need the two `View`s that `random_view` returned"
-        )
+        raise ValueError("view_a, view_b: geometric positives need the `View`s that `random_view` returned")
     check_views(view_a, view_b)
     if stride is None: stride = tuple(size / cells for size, cells in zip(view_size(view_a), grid))
-    check_view_of_map("query_map", query_map, view_a, stride), check_view_of_map(
-        "key_map", key_map, view_b, stride
-    )
+    check_view_of_map("query_map", query_map, view_a, stride)
+    check_view_of_map("key_map", key_map, view_b, stride)
     return geometric_matches(view_a, view_b, stride).to(query_map.device)
