@@ -13,7 +13,7 @@ from sklearn.metrics import v_measure_score
 from torch import nn
 
 from pixcl_nb.positives.auxiliary_labels import (
-    AuxiliaryData, ColourFeatures, describe_encoder, fit_auxiliary_labels, label_grids, label_more,
+    AuxiliaryData, ColourFeatures, describe_encoder, fit_auxiliary_labels, label_grids,
     LabelGrid, load_auxiliary_labels, majority_in_superpixels, mirrored, rows_at, sample_rows)
 from pixcl_nb.positives.clustering import (
     cluster_features, distinct_rows, Labeller, nearest, outlier_radius, spherical_kmeans)
@@ -325,17 +325,6 @@ def test_the_data_set_behaves_like_one():
     assert part.names == ["picture 4", "picture 0"] and torch.equal(part.mask(0), labelled.mask(4)) and len(part.cache()) == 2
     with pytest.raises(IndexError): labelled[6]
     assert torch.equal(labelled[-1][1], labelled[5][1])
-
-
-def test_labels_of_other_images_by_the_same_clusters():
-    encoder, data = ColourFeatures(8), Pictures(n=5)
-    labels = fit_auxiliary_labels(encoder, data, 3)
-    assert all(torch.equal(a, b) for a, b in zip(labels, label_more(labels, encoder, data)))
-    assert len(label_more(labels, encoder, Pictures(n=2, size=(33, 47), names=["u", "v"]))) == 2
-    own = fit_auxiliary_labels(encoder, data, 3, refine=lambda image, ids: ids)
-    with pytest.raises(ValueError, match="refine: these labels were refined by a function"): label_more(own, encoder, data)
-    assert all(torch.equal(a, b) for a, b in zip(own, label_more(own, encoder, data, refine=lambda image, ids: ids)))
-    with pytest.raises(ValueError, match="encoder: is not the one"): label_more(labels, ColourFeatures(8, position=1.), data)
 
 
 # ---------------------------------------------------------------- edges

@@ -126,7 +126,7 @@ def test_blocks_cover_everything_once(budget):
 
 @pytest.mark.parametrize("mutual", [False, True])
 def test_block_size_changes_nothing(mutual, monkeypatch):
-    import pixcl_nb.matching as matching
+    import pixcl_nb.positives.matching as matching
     query, key = torch.randn(2, 8, 6, 7), torch.randn(2, 8, 5, 9)
     whole, blocks = match_features(query, key, mutual), similarity_blocks
     monkeypatch.setattr(matching, "similarity_blocks", lambda q, k: blocks(q, k, 100))

@@ -140,17 +140,13 @@ def encode_images(
     size:int=None, # pixels of the longer side; None keeps each image as it is
     batch_size:int=16 # images of equal padded size that go through the encoder together
 ):
-    """`ImageFeatures` of every image, in order. `ValueError` when the encoder has no `.stride` or its maps do
-    not agree with it."""
+    "`ImageFeatures` of every image, in order. `ValueError` when the encoder's `.stride` does not fit its maps."
     stride = getattr(encoder, "stride", None)
     if not isinstance(stride, int):
-        raise ValueError(
-            "encoder: has no integer `.stride`; make it with create_encoder, or set encoder.stride"
-        )
+        raise ValueError("encoder: has no integer `.stride`; use create_encoder, or set encoder.stride")
     parameter = next(encoder.parameters(), torch.zeros(()))
-    pictures, sizes = (
-        zip(*(prepare_image(image, stride, size) for image in images)) if len(images) else ((), ())
-    )
+    prepared = [prepare_image(image, stride, size) for image in images]
+    pictures, sizes = ([one[part] for one in prepared] for part in range(2))
     encoded = [None] * len(images)
     with evaluating(encoder):
         for some in equal_sizes(pictures, batch_size):
