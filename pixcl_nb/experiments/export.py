@@ -233,7 +233,7 @@ def caveat(
     return (f"trained at output stride {stride}, where {why}: every tensor fits, but only a network of "
             "stride 32 is the same in both, so features are NOT equal before training on")
 
-# %% ../../nbs/9_experiments/94_export.ipynb #426f4ee9
+# %% ../../nbs/9_experiments/94_export.ipynb #29daee31
 @dataclass
 class ExportReport:
     "What was written, how it was checked, and what to write in the other tool."
@@ -247,7 +247,8 @@ class ExportReport:
     def __repr__(self):
         tool, gap = self.tool, self.gap
         checked = f"names follow {tool}'s own ({tool} is not asked here; the tests compare features)"
-        if gap is not None: checked = f"loaded by {tool} itself, features equal to {gap:.1g} of their largest value"
+        if gap is not None:
+            checked = f"loaded by {tool} itself, features equal to {gap:.1g} of their largest value"
         warning = f"WARNING: {self.caveat}\n" if self.caveat else ""
         return f"{self.path}: {self.tensors} tensors; {checked}\n{warning}{self.usage}"
 
