@@ -149,44 +149,78 @@ COMMANDS["recipes"] = Command("the papers' settings, where each was read, and wh
 
 # %% ../nbs/9_experiments/97_cli.ipynb #361641c1
 def add_pretrain(parser):
-    parser.add_argument("method", nargs="?", metavar="METHOD", help=", ".join(METHODS) + ", or your own as module:Class")
+    parser.add_argument(
+        "method", nargs="?", metavar="METHOD", help=", ".join(METHODS) + ", or your own as module:Class"
+    )
     parser.add_argument("--recipe", metavar="NAME", help="a paper's settings; `pixcl recipes` lists them")
-    parser.add_argument("--config", metavar="FILE", help="a configuration (YAML or JSON), or the run.yaml of another run")
-    parser.add_argument("--set", action="append", metavar="NAME=VALUE", help="any field; a dot leads inside: view.size=96, train.lr=.01")
+    parser.add_argument(
+        "--config", metavar="FILE", help="a configuration (YAML or JSON), or the run.yaml of another run"
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        metavar="NAME=VALUE",
+        help="any field; a dot leads inside: view.size=96, train.lr=.01",
+    )
     parser.add_argument("--out", required=True, metavar="RUN", help="the run's folder")
-    parser.add_argument("--fresh", action="store_true", help="start anew even if the run's folder holds checkpoints")
+    parser.add_argument(
+        "--fresh", action="store_true", help="start anew even if the run's folder holds checkpoints"
+    )
     parser.add_argument("--dry-run", action="store_true", help="two steps on noise at full size, then stop")
     add_fields(parser, RunConfig, leave=("method", "settings", "train", "encoder_options"))
     add_fields(parser, TrainConfig)
 
 # %% ../nbs/9_experiments/97_cli.ipynb #eabdee13
-def asked_config(arguments, world:int=1)->RunConfig:
+def asked_config(arguments, world: int = 1) -> RunConfig:
     "The configuration that recipe, file, options and --set make together."
     options = {**given_fields(arguments, RunConfig), "train": given_fields(arguments, TrainConfig)}
-    if options.get("method") is None: options.pop("method", None)
-    values = layered(recipe_values(arguments.recipe, world) if arguments.recipe else {}, read_config(arguments.config) if arguments.config else {}, options, nested(arguments.set))
-    missing = [name for name in recipe(arguments.recipe).needs if values.get(name) is None] if arguments.recipe else []
-    if missing: raise ValueError(f"recipe: {arguments.recipe} needs {', '.join('--' + name for name in missing)}" + (f"; {recipe(arguments.recipe).about}" if recipe(arguments.recipe).about else ""))
+    if options.get("method") is None:
+        options.pop("method", None)
+    values = layered(
+        recipe_values(arguments.recipe, world) if arguments.recipe else {},
+        read_config(arguments.config) if arguments.config else {},
+        options,
+        nested(arguments.set),
+    )
+    missing = (
+        [name for name in recipe(arguments.recipe).needs if values.get(name) is None]
+        if arguments.recipe
+        else []
+    )
+    if missing:
+        raise ValueError(
+            f"recipe: {arguments.recipe} needs {', '.join('--' + name for name in missing)}"
+            + (f"; {recipe(arguments.recipe).about}" if recipe(arguments.recipe).about else "")
+        )
     return run_config(values)
 
 # %% ../nbs/9_experiments/97_cli.ipynb #3bf727ca
 def pretrain_command(arguments):
     "pixcl pretrain METHOD"
     config = asked_config(arguments, distributed_world()[1])
-    if arguments.dry_run: return say(dry_run(config, out=arguments.out))
+    if arguments.dry_run:
+        return say(dry_run(config, out=arguments.out))
     _, history = run(config, arguments.out, resume=not arguments.fresh)
     say(f"{history}\nencoder: {Path(arguments.out) / 'encoder.safetensors'}")
 
-COMMANDS["pretrain"] = Command("pretrain one method, here or under torchrun; killed at any moment, the same command goes on",
-    ("pixcl pretrain cp2 --steps 400 --batch-size 32 --set compose.size=96 --set compose.stride=8 --out runs/cp2",
-     "pixcl pretrain --recipe densecl-coco --root ~/coco --precision bf16 --out runs/densecl",
-     "torchrun --nproc-per-node 8 -m pixcl_nb.cli pretrain --recipe cp2-imagenet --root ~/imagenet --out runs/cp2",
-     "pixcl pretrain --config runs/cp2/run.yaml --seed 1 --out runs/cp2-seed1"), add_pretrain, pretrain_command)
+COMMANDS["pretrain"] = Command(
+    "pretrain one method, here or under torchrun; killed at any moment, the same command goes on",
+    (
+        "pixcl pretrain cp2 --steps 400 --batch-size 32 --set compose.size=96 --set compose.stride=8 --out runs/cp2",
+        "pixcl pretrain --recipe densecl-coco --root ~/coco --precision bf16 --out runs/densecl",
+        "torchrun --nproc-per-node 8 -m pixcl_nb.cli pretrain --recipe cp2-imagenet --root ~/imagenet --out runs/cp2",
+        "pixcl pretrain --config runs/cp2/run.yaml --seed 1 --out runs/cp2-seed1",
+    ),
+    add_pretrain,
+    pretrain_command,
+)
 
 # %% ../nbs/9_experiments/97_cli.ipynb #6c70e14f
 def add_rerun(parser):
     parser.add_argument("folder", metavar="RUN", help="a finished run's folder")
-    parser.add_argument("--out", metavar="RUN", help="where the new run goes; default: beside it, with -rerun")
+    parser.add_argument(
+        "--out", metavar="RUN", help="where the new run goes; default: beside it, with -rerun"
+    )
 
 def rerun_command(arguments):
     "pixcl rerun RUN"
@@ -194,7 +228,12 @@ def rerun_command(arguments):
     say(report)
     return 0 if report.equal else 3
 
-COMMANDS["rerun"] = Command("do a run again from its folder alone, and compare every parameter", ("pixcl rerun runs/cp2", "pixcl rerun runs/cp2 --out runs/again"), add_rerun, rerun_command)
+COMMANDS["rerun"] = Command(
+    "do a run again from its folder alone, and compare every parameter",
+    ("pixcl rerun runs/cp2", "pixcl rerun runs/cp2 --out runs/again"),
+    add_rerun,
+    rerun_command,
+)
 
 # %% ../nbs/9_experiments/97_cli.ipynb #1cde9121
 def add_encoder(parser):
@@ -325,16 +364,28 @@ def evaluate_command(arguments):
     if arguments.out: say("report:", report.save(arguments.out))
 
 # %% ../nbs/9_experiments/97_cli.ipynb #71edc1b6
-COMMANDS["evaluate"] = Command("what is an encoder worth for pixels?", ("pixcl evaluate runs/cp2 --protocols probe finetune retrieve --out runs/cp2/evaluation.json",
-    "pixcl evaluate moco_v2_200ep.pth.tar --encoder resnet50 --output-stride 16 --data voc --root ~/voc --size 256 256 --device cuda",
-    "pixcl evaluate runs/densecl --recipe densecl-voc --root ~/voc --device cuda --out voc.json",
-    "pixcl evaluate runs/densecl --protocols all --set cluster.k=30 --steps 500"), add_evaluate, evaluate_command)
+COMMANDS["evaluate"] = Command(
+    "what is an encoder worth for pixels?",
+    (
+        "pixcl evaluate runs/cp2 --protocols probe finetune retrieve --out runs/cp2/evaluation.json",
+        "pixcl evaluate moco_v2_200ep.pth.tar --encoder resnet50 --output-stride 16 --data voc --root ~/voc --size 256 256 --device cuda",
+        "pixcl evaluate runs/densecl --recipe densecl-voc --root ~/voc --device cuda --out voc.json",
+        "pixcl evaluate runs/densecl --protocols all --set cluster.k=30 --steps 500",
+    ),
+    add_evaluate,
+    evaluate_command,
+)
 
 # %% ../nbs/9_experiments/97_cli.ipynb #379671f6
 def add_export(parser):
     add_encoder(parser)
     parser.add_argument("--to", required=True, metavar="TOOL", help=", ".join(STATES))
-    parser.add_argument("--out", required=True, metavar="FILE", help="timm: .safetensors or .pth; torchvision, mmseg: .pth; detectron2: .pth or .pkl")
+    parser.add_argument(
+        "--out",
+        required=True,
+        metavar="FILE",
+        help="timm: .safetensors or .pth; torchvision, mmseg: .pth; detectron2: .pth or .pkl",
+    )
     add_threads(parser)
 
 def export_command(arguments):
@@ -343,7 +394,15 @@ def export_command(arguments):
     encoder, name, _, (mean, std), _ = asked_encoder(arguments)
     say(export_encoder(encoder, name, arguments.to, arguments.out, mean, std))
 
-COMMANDS["export"] = Command("the backbone as a file that another tool loads", ("pixcl export runs/densecl --to detectron2 --out backbone.pth", "pixcl export moco.pth.tar --encoder resnet50 --to mmseg --out backbone.pth"), add_export, export_command)
+COMMANDS["export"] = Command(
+    "the backbone as a file that another tool loads",
+    (
+        "pixcl export runs/densecl --to detectron2 --out backbone.pth",
+        "pixcl export moco.pth.tar --encoder resnet50 --to mmseg --out backbone.pth",
+    ),
+    add_export,
+    export_command,
+)
 
 # %% ../nbs/9_experiments/97_cli.ipynb #91d8511a
 def add_demo(parser):
