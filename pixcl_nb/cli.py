@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['COMMANDS', 'CODES', 'EXPECTED', 'Command', 'build_parser', 'main']
 
-# %% ../nbs/9_experiments/97_cli.ipynb #06a7e9d1
+# %% ../nbs/9_experiments/97_cli.ipynb #7a39e474
 import argparse
 import dataclasses
 import inspect
@@ -21,7 +21,9 @@ import torch
 from .positives.auxiliary_labels import fit_auxiliary_labels
 from .checks import atomic_write, check_name, IMAGENET_MEAN, IMAGENET_STD
 from .experiments.claims import ROWS, SCALES, ClaimsConfig, run_claims
-from .course.gradebook import add_commands
+from .course import add_commands
+
+# %% ../nbs/9_experiments/97_cli.ipynb #fb38678f
 from .images.data import label_subset, load_data, READERS
 from .images.pairs import load_pairs
 from .images.scenes import SAMPLE_SPLITS, write_samples
@@ -42,7 +44,7 @@ from .experiments.runs import (
 from .processes import distributed_world
 from .training.settings import choose_device, TrainConfig
 
-# %% ../nbs/9_experiments/97_cli.ipynb #0bfadec0
+# %% ../nbs/9_experiments/97_cli.ipynb #ef35d409
 def field_comments(config)->dict:
     "The comment behind each field of a dataclass, by name, as its source has it."
     try: source = inspect.getsource(config)
@@ -68,7 +70,7 @@ def given_fields(arguments, config)->dict:
     "The options of `add_fields` that were given."
     return {field.name: getattr(arguments, field.name) for field in dataclasses.fields(config) if hasattr(arguments, field.name)}
 
-# %% ../nbs/9_experiments/97_cli.ipynb #da0c67e1
+# %% ../nbs/9_experiments/97_cli.ipynb #3190a5e8
 @dataclass(frozen=True)
 class Command:
     "One word of the command line."
@@ -79,7 +81,7 @@ class Command:
 
 COMMANDS = {}        # word → Command
 
-# %% ../nbs/9_experiments/97_cli.ipynb #53cd45f8
+# %% ../nbs/9_experiments/97_cli.ipynb #d776118f
 def add_threads(parser): parser.add_argument("--threads", type=int, default=2, metavar="N", help="CPU threads; equal results need equal threads")
 
 def add_data(parser, split="train", default="samples"):
@@ -101,7 +103,7 @@ def say(*words):
     "Print, on the first of several processes only."
     if distributed_world()[0] == 0: print(*words, flush=True)
 
-# %% ../nbs/9_experiments/97_cli.ipynb #5279512d
+# %% ../nbs/9_experiments/97_cli.ipynb #9b8b0375
 def add_data_command(parser):
     add_data(parser)
     parser.add_argument("--limit", type=int, metavar="N", help="read only so many images, evenly spread")
@@ -123,7 +125,7 @@ def data_command(arguments):
 
 COMMANDS["data"] = Command("what a data set holds, and what is wrong with it", ("pixcl data", "pixcl data --data folder --root ~/photos --split train --picture sheet.png", "pixcl data --write-samples ~/samples"), add_data_command, data_command)
 
-# %% ../nbs/9_experiments/97_cli.ipynb #a876bf57
+# %% ../nbs/9_experiments/97_cli.ipynb #6f3ed895
 def add_recipes(parser):
     parser.add_argument("name", nargs="?", metavar="NAME", help="print this one as a configuration file, with sources")
     parser.add_argument("--cost", action="store_true", help="count one step (some seconds) and estimate memory and hours on 8 GPUs")
@@ -145,44 +147,80 @@ def recipes_command(arguments):
 
 COMMANDS["recipes"] = Command("the papers' settings, where each was read, and what they cost", ("pixcl recipes", "pixcl recipes densecl-coco > my.yaml", "pixcl recipes cp2-imagenet --cost --precision bf16"), add_recipes, recipes_command)
 
-# %% ../nbs/9_experiments/97_cli.ipynb #944728fa
+# %% ../nbs/9_experiments/97_cli.ipynb #361641c1
 def add_pretrain(parser):
-    parser.add_argument("method", nargs="?", metavar="METHOD", help=", ".join(METHODS) + ", or your own as module:Class")
+    parser.add_argument(
+        "method", nargs="?", metavar="METHOD", help=", ".join(METHODS) + ", or your own as module:Class"
+    )
     parser.add_argument("--recipe", metavar="NAME", help="a paper's settings; `pixcl recipes` lists them")
-    parser.add_argument("--config", metavar="FILE", help="a configuration (YAML or JSON), or the run.yaml of another run")
-    parser.add_argument("--set", action="append", metavar="NAME=VALUE", help="any field; a dot leads inside: view.size=96, train.lr=.01")
+    parser.add_argument(
+        "--config", metavar="FILE", help="a configuration (YAML or JSON), or the run.yaml of another run"
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        metavar="NAME=VALUE",
+        help="any field; a dot leads inside: view.size=96, train.lr=.01",
+    )
     parser.add_argument("--out", required=True, metavar="RUN", help="the run's folder")
-    parser.add_argument("--fresh", action="store_true", help="start anew even if the run's folder holds checkpoints")
+    parser.add_argument(
+        "--fresh", action="store_true", help="start anew even if the run's folder holds checkpoints"
+    )
     parser.add_argument("--dry-run", action="store_true", help="two steps on noise at full size, then stop")
     add_fields(parser, RunConfig, leave=("method", "settings", "train", "encoder_options"))
     add_fields(parser, TrainConfig)
 
-def asked_config(arguments, world:int=1)->RunConfig:
+# %% ../nbs/9_experiments/97_cli.ipynb #eabdee13
+def asked_config(arguments, world: int = 1) -> RunConfig:
     "The configuration that recipe, file, options and --set make together."
     options = {**given_fields(arguments, RunConfig), "train": given_fields(arguments, TrainConfig)}
-    if options.get("method") is None: options.pop("method", None)
-    values = layered(recipe_values(arguments.recipe, world) if arguments.recipe else {}, read_config(arguments.config) if arguments.config else {}, options, nested(arguments.set))
-    missing = [name for name in recipe(arguments.recipe).needs if values.get(name) is None] if arguments.recipe else []
-    if missing: raise ValueError(f"recipe: {arguments.recipe} needs {', '.join('--' + name for name in missing)}" + (f"; {recipe(arguments.recipe).about}" if recipe(arguments.recipe).about else ""))
+    if options.get("method") is None:
+        options.pop("method", None)
+    values = layered(
+        recipe_values(arguments.recipe, world) if arguments.recipe else {},
+        read_config(arguments.config) if arguments.config else {},
+        options,
+        nested(arguments.set),
+    )
+    missing = (
+        [name for name in recipe(arguments.recipe).needs if values.get(name) is None]
+        if arguments.recipe
+        else []
+    )
+    if missing:
+        raise ValueError(
+            f"recipe: {arguments.recipe} needs {', '.join('--' + name for name in missing)}"
+            + (f"; {recipe(arguments.recipe).about}" if recipe(arguments.recipe).about else "")
+        )
     return run_config(values)
 
+# %% ../nbs/9_experiments/97_cli.ipynb #3bf727ca
 def pretrain_command(arguments):
     "pixcl pretrain METHOD"
     config = asked_config(arguments, distributed_world()[1])
-    if arguments.dry_run: return say(dry_run(config, out=arguments.out))
+    if arguments.dry_run:
+        return say(dry_run(config, out=arguments.out))
     _, history = run(config, arguments.out, resume=not arguments.fresh)
     say(f"{history}\nencoder: {Path(arguments.out) / 'encoder.safetensors'}")
 
-COMMANDS["pretrain"] = Command("pretrain one method, here or under torchrun; killed at any moment, the same command goes on",
-    ("pixcl pretrain cp2 --steps 400 --batch-size 32 --set compose.size=96 --set compose.stride=8 --out runs/cp2",
-     "pixcl pretrain --recipe densecl-coco --root ~/coco --precision bf16 --out runs/densecl",
-     "torchrun --nproc-per-node 8 -m pixcl_nb.cli pretrain --recipe cp2-imagenet --root ~/imagenet --out runs/cp2",
-     "pixcl pretrain --config runs/cp2/run.yaml --seed 1 --out runs/cp2-seed1"), add_pretrain, pretrain_command)
+COMMANDS["pretrain"] = Command(
+    "pretrain one method, here or under torchrun; killed at any moment, the same command goes on",
+    (
+        "pixcl pretrain cp2 --steps 400 --batch-size 32 --set compose.size=96 --set compose.stride=8 --out runs/cp2",
+        "pixcl pretrain --recipe densecl-coco --root ~/coco --precision bf16 --out runs/densecl",
+        "torchrun --nproc-per-node 8 -m pixcl_nb.cli pretrain --recipe cp2-imagenet --root ~/imagenet --out runs/cp2",
+        "pixcl pretrain --config runs/cp2/run.yaml --seed 1 --out runs/cp2-seed1",
+    ),
+    add_pretrain,
+    pretrain_command,
+)
 
-# %% ../nbs/9_experiments/97_cli.ipynb #1b5f63a4
+# %% ../nbs/9_experiments/97_cli.ipynb #6c70e14f
 def add_rerun(parser):
     parser.add_argument("folder", metavar="RUN", help="a finished run's folder")
-    parser.add_argument("--out", metavar="RUN", help="where the new run goes; default: beside it, with -rerun")
+    parser.add_argument(
+        "--out", metavar="RUN", help="where the new run goes; default: beside it, with -rerun"
+    )
 
 def rerun_command(arguments):
     "pixcl rerun RUN"
@@ -190,9 +228,14 @@ def rerun_command(arguments):
     say(report)
     return 0 if report.equal else 3
 
-COMMANDS["rerun"] = Command("do a run again from its folder alone, and compare every parameter", ("pixcl rerun runs/cp2", "pixcl rerun runs/cp2 --out runs/again"), add_rerun, rerun_command)
+COMMANDS["rerun"] = Command(
+    "do a run again from its folder alone, and compare every parameter",
+    ("pixcl rerun runs/cp2", "pixcl rerun runs/cp2 --out runs/again"),
+    add_rerun,
+    rerun_command,
+)
 
-# %% ../nbs/9_experiments/97_cli.ipynb #71bae749
+# %% ../nbs/9_experiments/97_cli.ipynb #1cde9121
 def add_encoder(parser):
     parser.add_argument("source", nargs="?", metavar="RUN", help="a run's folder, or a checkpoint file in any layout that load_checkpoint knows")
     parser.add_argument("--checkpoint", metavar="FILE", help="the same, as an option")
@@ -215,7 +258,7 @@ def asked_encoder(arguments)->tuple:
         encoder.load_state_dict(method.encoder.state_dict())
     return encoder, config.encoder, method.head, (view.mean, view.std), config
 
-# %% ../nbs/9_experiments/97_cli.ipynb #5438cf58
+# %% ../nbs/9_experiments/97_cli.ipynb #b4cdccf7
 def add_labels(parser):
     add_encoder(parser)
     add_data(parser, default=None)
@@ -236,7 +279,7 @@ def labels_command(arguments):
 
 COMMANDS["labels"] = Command("discover labels by clustering an encoder's features", ("pixcl labels runs/densecl --clusters 24 --out runs/labels",), add_labels, labels_command)
 
-# %% ../nbs/9_experiments/97_cli.ipynb #27dcdbb3
+# %% ../nbs/9_experiments/97_cli.ipynb #a684dddc
 ALSO = {"probe": "linear_probe", "separability": "separation"}       # other words for a protocol
 
 def add_evaluate(parser):
@@ -253,63 +296,96 @@ def add_evaluate(parser):
     parser.add_argument("--out", metavar="FILE.json", help="write the EvaluationReport there")
     add_threads(parser)
 
+# %% ../nbs/9_experiments/97_cli.ipynb #821f7f5b
 def asked_options(arguments)->dict:
     "protocol → its options, from --steps and --set."
-    found = {"finetune": {"steps": arguments.steps}, "finetune_with_head": {"steps": arguments.steps}} if arguments.steps else {}
+    steps, found = {"steps": arguments.steps}, {}
+    if arguments.steps: found = {"finetune": steps, "finetune_with_head": steps}
     for word in arguments.set or ():
         name, equals, text = word.partition("=")
         protocol, dot, option = name.partition(".")
         if not equals or not dot: raise ValueError(f"set: {word!r} is not PROTOCOL.NAME=VALUE")
-        found = merged(found, {check_name("set", ALSO.get(protocol, protocol), PROTOCOLS): {option: value_of(text)}})
+        protocol = check_name("set", ALSO.get(protocol, protocol), PROTOCOLS)
+        found = merged(found, {protocol: {option: value_of(text)}})
     return found
 
 def asked_protocols(words, head)->list:
     "The protocols meant; 'all' is every one that can be done here without further files."
-    if "all" in words: return [name for name in (*PROTOCOLS, "boundary") if name != "pck" and (name != "finetune_with_head" or head is not None)]
-    return [check_name("protocols", ALSO.get(word, word), [*PROTOCOLS, "boundary"]) for word in words]
+    known = [*PROTOCOLS, "boundary"]
+    if "all" not in words: return [check_name("protocols", ALSO.get(word, word), known) for word in words]
+    left_out = {"pck"} if head is not None else {"pck", "finetune_with_head"}
+    return [name for name in known if name not in left_out]
 
+# %% ../nbs/9_experiments/97_cli.ipynb #13202751
 def follow_recipe(arguments)->dict:
     "The options of a fine-tuning recipe, and its encoder, stride and data where none was named."
     if not arguments.recipe: return {}
     values = finetune_values(arguments.recipe)
-    arguments.protocols, arguments.output_stride = arguments.protocols or ["finetune"], arguments.output_stride or values["output_stride"]
+    arguments.protocols = arguments.protocols or ["finetune"]
+    arguments.output_stride = arguments.output_stride or values["output_stride"]
     arguments.data = arguments.data or values["data"]
-    if not (arguments.source or arguments.checkpoint) or not Path(arguments.source or arguments.checkpoint).is_dir(): arguments.encoder = arguments.encoder or values["encoder"]
-    return {"finetune": values["finetune"], "finetune_with_head": {key: value for key, value in values["finetune"].items() if key != "head"}}
+    source = arguments.source or arguments.checkpoint
+    if not source or not Path(source).is_dir(): arguments.encoder = arguments.encoder or values["encoder"]
+    own_head = {key: value for key, value in values["finetune"].items() if key != "head"}
+    return {"finetune": values["finetune"], "finetune_with_head": own_head}
 
-def evaluate_command(arguments):
-    "pixcl evaluate"
-    torch.set_num_threads(arguments.threads)
-    advice = follow_recipe(arguments)
-    encoder, name, head, _, config = asked_encoder(arguments)
-    encoder, protocols, options = encoder.to(choose_device(arguments.device)), asked_protocols(arguments.protocols or ["linear_probe"], head), merged(advice, asked_options(arguments))
-    train, test = asked_data(arguments, ["train", arguments.split], config)
-    if arguments.images: train = label_subset(train, count=arguments.images, seed=arguments.seed)
-    asked = [one for one in protocols if one not in ("boundary", "pck")]
-    if "boundary" in protocols and not {"linear_probe", "finetune", "finetune_with_head", "retrieve"} & set(asked): asked.insert(0, "linear_probe")
-    title = str(arguments.source or arguments.checkpoint or name)
-    report = evaluate(encoder, (train, test), asked, head=head, name=title, seed=arguments.seed, options=options) if asked else EvaluationReport(title, {}, {})
-    if "boundary" in protocols: report.results["boundary"] = {one: boundary_quality(result, test) for one, result in list(report.results.items()) if isinstance(result, SegmentationResult) and result.model is not None}
-    if "pck" in protocols: report.results["pck"] = keypoints(encoder, arguments)
-    say(report)
-    if arguments.out: say("report:", report.save(arguments.out))
+# %% ../nbs/9_experiments/97_cli.ipynb #dd7ac88b
+def boundaries(report, test)->dict:
+    "The boundary score of every result that predicts masks, by protocol."
+    masks = {name: one for name, one in report.results.items() if isinstance(one, SegmentationResult)}
+    return {name: boundary_quality(one, test) for name, one in masks.items() if one.model is not None}
 
 def keypoints(encoder, arguments)->dict:
     "The keypoint protocol, whose pairs of images come with the samples, or lie beside VOC."
     if arguments.data == "samples": return pck_pairs(frozen(encoder), load_pairs(arguments.root))
     if arguments.data == "voc": return pck_keypoints(frozen(encoder), arguments.root)
-    raise ValueError("protocols: pck needs pairs of images with known points: --data samples, or voc with its keypoints.json")
+    raise ValueError("protocols: pck needs pairs of images with known points: "
+                     "--data samples, or voc with its keypoints.json")
 
-COMMANDS["evaluate"] = Command("what is an encoder worth for pixels?", ("pixcl evaluate runs/cp2 --protocols probe finetune retrieve --out runs/cp2/evaluation.json",
-    "pixcl evaluate moco_v2_200ep.pth.tar --encoder resnet50 --output-stride 16 --data voc --root ~/voc --size 256 256 --device cuda",
-    "pixcl evaluate runs/densecl --recipe densecl-voc --root ~/voc --device cuda --out voc.json",
-    "pixcl evaluate runs/densecl --protocols all --set cluster.k=30 --steps 500"), add_evaluate, evaluate_command)
+# %% ../nbs/9_experiments/97_cli.ipynb #07931ada
+def evaluate_command(arguments):
+    "pixcl evaluate"
+    torch.set_num_threads(arguments.threads)
+    advice = follow_recipe(arguments)
+    encoder, name, head, _, config = asked_encoder(arguments)
+    encoder, options = encoder.to(choose_device(arguments.device)), merged(advice, asked_options(arguments))
+    protocols = asked_protocols(arguments.protocols or ["linear_probe"], head)
+    train, test = asked_data(arguments, ["train", arguments.split], config)
+    if arguments.images: train = label_subset(train, count=arguments.images, seed=arguments.seed)
+    asked = [one for one in protocols if one not in ("boundary", "pck")]
+    drawing = {"linear_probe", "finetune", "finetune_with_head", "retrieve"}      # those that predict masks
+    if "boundary" in protocols and not drawing & set(asked): asked.insert(0, "linear_probe")
+    title = str(arguments.source or arguments.checkpoint or name)
+    report, settings = EvaluationReport(title, {}, {}), dict(name=title, seed=arguments.seed, options=options)
+    if asked: report = evaluate(encoder, (train, test), asked, head=head, **settings)
+    if "boundary" in protocols: report.results["boundary"] = boundaries(report, test)
+    if "pck" in protocols: report.results["pck"] = keypoints(encoder, arguments)
+    say(report)
+    if arguments.out: say("report:", report.save(arguments.out))
 
-# %% ../nbs/9_experiments/97_cli.ipynb #b7654389
+# %% ../nbs/9_experiments/97_cli.ipynb #71edc1b6
+COMMANDS["evaluate"] = Command(
+    "what is an encoder worth for pixels?",
+    (
+        "pixcl evaluate runs/cp2 --protocols probe finetune retrieve --out runs/cp2/evaluation.json",
+        "pixcl evaluate moco_v2_200ep.pth.tar --encoder resnet50 --output-stride 16 --data voc --root ~/voc --size 256 256 --device cuda",
+        "pixcl evaluate runs/densecl --recipe densecl-voc --root ~/voc --device cuda --out voc.json",
+        "pixcl evaluate runs/densecl --protocols all --set cluster.k=30 --steps 500",
+    ),
+    add_evaluate,
+    evaluate_command,
+)
+
+# %% ../nbs/9_experiments/97_cli.ipynb #379671f6
 def add_export(parser):
     add_encoder(parser)
     parser.add_argument("--to", required=True, metavar="TOOL", help=", ".join(STATES))
-    parser.add_argument("--out", required=True, metavar="FILE", help="timm: .safetensors or .pth; torchvision, mmseg: .pth; detectron2: .pth or .pkl")
+    parser.add_argument(
+        "--out",
+        required=True,
+        metavar="FILE",
+        help="timm: .safetensors or .pth; torchvision, mmseg: .pth; detectron2: .pth or .pkl",
+    )
     add_threads(parser)
 
 def export_command(arguments):
@@ -318,9 +394,17 @@ def export_command(arguments):
     encoder, name, _, (mean, std), _ = asked_encoder(arguments)
     say(export_encoder(encoder, name, arguments.to, arguments.out, mean, std))
 
-COMMANDS["export"] = Command("the backbone as a file that another tool loads", ("pixcl export runs/densecl --to detectron2 --out backbone.pth", "pixcl export moco.pth.tar --encoder resnet50 --to mmseg --out backbone.pth"), add_export, export_command)
+COMMANDS["export"] = Command(
+    "the backbone as a file that another tool loads",
+    (
+        "pixcl export runs/densecl --to detectron2 --out backbone.pth",
+        "pixcl export moco.pth.tar --encoder resnet50 --to mmseg --out backbone.pth",
+    ),
+    add_export,
+    export_command,
+)
 
-# %% ../nbs/9_experiments/97_cli.ipynb #39d45214
+# %% ../nbs/9_experiments/97_cli.ipynb #91d8511a
 def add_demo(parser):
     add_fields(parser, DemoConfig)
     parser.add_argument("--out", default="runs/demo", metavar="FOLDER", help="of runs, results and report")
@@ -348,7 +432,7 @@ def claims_command(arguments):
 COMMANDS["demo"] = Command("pretrain CP2 and MoCo, evaluate both against random weights, write a report", ("pixcl demo", "pixcl demo --data camvid --root ~/camvid --seeds 0 1 2 --split val --out runs/camvid"), add_demo, demo_command)
 COMMANDS["claims"] = Command("the papers' claims against our own runs", (f"pixcl claims --rows densecl_probe --root ~/camvid --seeds 0 1 2", "rows: " + ", ".join(ROWS)), add_claims, claims_command)
 
-# %% ../nbs/9_experiments/97_cli.ipynb #be3544bd
+# %% ../nbs/9_experiments/97_cli.ipynb #39f27dbe
 CODES = "exit codes: 0 done; 1 refused or failed, with one line on stderr; 2 wrong usage; 3 checked and not as it should be (data: faults, rerun: other bits); 130 Ctrl-C; 143 SIGTERM"
 
 def build_parser()->argparse.ArgumentParser:
@@ -365,7 +449,7 @@ def build_parser()->argparse.ArgumentParser:
     add_commands(commands)                                             # grade, course
     return parser
 
-# %% ../nbs/9_experiments/97_cli.ipynb #13344544
+# %% ../nbs/9_experiments/97_cli.ipynb #0b292a6a
 EXPECTED = (ValueError, TypeError, RuntimeError, OSError, ImportError, MemoryError)      # what a user or a machine can cause; anything else is ours and keeps its traceback
 
 def main(
@@ -383,5 +467,5 @@ def main(
         return 1
     except KeyboardInterrupt: return 130
 
-# %% ../nbs/9_experiments/97_cli.ipynb #90fda548
+# %% ../nbs/9_experiments/97_cli.ipynb #d5d310cd
 if __name__ == "__main__" and "ipykernel" not in sys.modules and "execnb" not in sys.modules: sys.exit(main())

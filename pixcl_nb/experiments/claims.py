@@ -37,48 +37,65 @@ from ..training.settings import choose_device, TrainConfig
 @dataclass
 class ClaimsConfig:
     "Every number under the claims."
-    data: str = "camvid"           # a name that load_data knows
-    root: str = None               # where its files lie
-    rows: tuple = words()          # which claims; empty = all of ROWS
-    seeds: tuple = (0, 1, 2)       # of everything that is random; methods are compared seed by seed
-    split: str = "test"            # what is measured on; "val" while choosing a recipe
-    size: tuple = (120, 160)       # (H, W) the images are brought to
-    classes: tuple = None          # ids the mean runs over; None = all that occur
-    labels: int = None             # labelled images for probe and fine-tune; None = all of train
-    encoder: str = "pixcl_tiny"    # a name for create_encoder
-    output_stride: int = None      # of the encoder; None = its own
-    device: str = "cpu"            # "cpu" | "cuda"
+
+    data: str = "camvid"  # a name that load_data knows
+    root: str = None  # where its files lie
+    rows: tuple = words()  # which claims; empty = all of ROWS
+    seeds: tuple = (0, 1, 2)  # of everything that is random; methods are compared seed by seed
+    split: str = "test"  # what is measured on; "val" while choosing a recipe
+    size: tuple = (120, 160)  # (H, W) the images are brought to
+    classes: tuple = None  # ids the mean runs over; None = all that occur
+    labels: int = None  # labelled images for probe and fine-tune; None = all of train
+    encoder: str = "pixcl_tiny"  # a name for create_encoder
+    output_stride: int = None  # of the encoder; None = its own
+    device: str = "cpu"  # "cpu" | "cuda"
     precision: str = "bf16"
     batch_size: int = 32
-    crop: int = 96                 # side of a view, pixels
-    lr: float = .06                # of pretraining, SGD
-    steps: int = 1600              # of pretraining
-    positives: tuple = words("geometric") # other kinds of DenseCL's positives, beside its own: geometric, mutual
-    temperature: float = .2        # of MoCo's and DenseCL's terms and CP2's instance term
-    position: str = "released"     # of CP2's blocks
-    dense_weight: float = .2       # of CP2's dense term, as released
-    dense_temperature: float = 1.  # of CP2's dense term, as released
-    quick_steps: int = 200         # of CP2 after MoCo ("quick tuning"), and of MoCo's own extra steps beside it
+    crop: int = 96  # side of a view, pixels
+    lr: float = 0.06  # of pretraining, SGD
+    steps: int = 1600  # of pretraining
+    positives: tuple = words(
+        "geometric"
+    )  # other kinds of DenseCL's positives, beside its own: geometric, mutual
+    temperature: float = 0.2  # of MoCo's and DenseCL's terms and CP2's instance term
+    position: str = "released"  # of CP2's blocks
+    dense_weight: float = 0.2  # of CP2's dense term, as released
+    dense_temperature: float = 1.0  # of CP2's dense term, as released
+    quick_steps: int = 200  # of CP2 after MoCo ("quick tuning"), and of MoCo's own extra steps beside it
     finetune_steps: int = 600
     finetune_batch: int = 8
-    finetune_lr: float = 3e-3      # AdamW
-    budgets: tuple = (8, 18, 37, 73, 183, 367) # labelled images
-    contrast_steps: int = 300      # of label contrast, before fine-tuning
-    contrast_form: str = "released_within" # which label contrast
-    contrast_samples: int = 96     # cells of an image that enter its loss, drawn at random
-    clusters: int = 24             # auxiliary labels, unless a labelling says otherwise
-    auxiliary_steps: int = 300     # of auxiliary contrast, and of its controls
-    auxiliary_samples: int = 48    # cells of an image that enter its loss
-    few_labels: int = 18           # images that the labelled extractor of auxiliary labels sees
+    finetune_lr: float = 3e-3  # AdamW
+    budgets: tuple = (8, 18, 37, 73, 183, 367)  # labelled images
+    contrast_steps: int = 300  # of label contrast, before fine-tuning
+    contrast_form: str = "released_within"  # which label contrast
+    contrast_samples: int = 96  # cells of an image that enter its loss, drawn at random
+    clusters: int = 24  # auxiliary labels, unless a labelling says otherwise
+    auxiliary_steps: int = 300  # of auxiliary contrast, and of its controls
+    auxiliary_samples: int = 48  # cells of an image that enter its loss
+    few_labels: int = 18  # images that the labelled extractor of auxiliary labels sees
 
     def __post_init__(self):
         check_name("split", self.split, ["val", "test"])
-        for name in ("seeds", "budgets", "rows", "size", "positives"): setattr(self, name, tuple(getattr(self, name)))
-        for name in self.rows: check_name("rows", name, ROWS)
-        for name in self.positives: check_name("positives", name, ["geometric", "mutual"])
-        if not self.seeds: raise ValueError("seeds: is empty; give at least one")
-        for name in ("steps", "quick_steps", "finetune_steps", "contrast_steps", "auxiliary_steps", "crop", "clusters"): check_range(name, getattr(self, name), 1)
-        if self.data == "voc" and self.classes is None: self.classes = VOC_7
+        for name in ("seeds", "budgets", "rows", "size", "positives"):
+            setattr(self, name, tuple(getattr(self, name)))
+        for name in self.rows:
+            check_name("rows", name, ROWS)
+        for name in self.positives:
+            check_name("positives", name, ["geometric", "mutual"])
+        if not self.seeds:
+            raise ValueError("seeds: is empty; give at least one")
+        for name in (
+            "steps",
+            "quick_steps",
+            "finetune_steps",
+            "contrast_steps",
+            "auxiliary_steps",
+            "crop",
+            "clusters",
+        ):
+            check_range(name, getattr(self, name), 1)
+        if self.data == "voc" and self.classes is None:
+            self.classes = VOC_7
 
 # %% ../../nbs/9_experiments/96_claims.ipynb #8a31835d
 SCALES = {
@@ -111,82 +128,130 @@ ARMS = {
     "geometric-longer": Arm("DenseCL, then geometric positives", "densecl-geometric", "auxiliary_steps", "densecl")}
 
 # %% ../../nbs/9_experiments/96_claims.ipynb #17411410
-ALWAYS = ("data", "root", "size", "encoder", "output_stride", "device", "precision", "batch_size", "crop", "lr")   # what every arm depends on
-MEASURED = ("split", "classes", "labels")                                                                                             # and every score besides
+ALWAYS = (
+    "data",
+    "root",
+    "size",
+    "encoder",
+    "output_stride",
+    "device",
+    "precision",
+    "batch_size",
+    "crop",
+    "lr",
+)  # what every arm depends on
+MEASURED = ("split", "classes", "labels")  # and every score besides
 
 class Bench:
     "Data, arms and scores of one configuration, each made once and kept in `out`."
-    def __init__(self,
-        config:ClaimsConfig,
-        out="runs/claims", # folder of arms, jobs and rows
-        say=print, # where progress is told
-        progress:bool=False # bars while training
+
+    def __init__(
+        self,
+        config: ClaimsConfig,
+        out="runs/claims",  # folder of arms, jobs and rows
+        say=print,  # where progress is told
+        progress: bool = False,  # bars while training
     ):
         self.config, self.out, self.say, self.progress, self.seconds = config, Path(out), say, progress, {}
         self.train, self.labelled, self.test = demo_data(config)
 
-    def settings(self, *names)->dict:
+    def settings(self, *names) -> dict:
         "The part of the configuration that a job depends on, and the threads, which a CPU's last bits depend on."
-        return {**{name: getattr(self.config, name) for name in (*ALWAYS, *names)}, "threads": torch.get_num_threads()}
+        return {
+            **{name: getattr(self.config, name) for name in (*ALWAYS, *names)},
+            "threads": torch.get_num_threads(),
+        }
 
-    def job(self, name:str, settings:dict, work)->dict:
+    def job(self, name: str, settings: dict, work) -> dict:
         "The result of `work()`, or what the file of that name holds if its settings are these."
         path = self.out / "jobs" / f"{name}.json"
         result = stored_result(path, settings, work, self.say)
         self.seconds[name] = json.loads(path.read_text())["seconds"]
         return result
 
-    def encoder(self, name:str, seed:int):
+    def encoder(self, name: str, seed: int):
         "The encoder of an arm, trained if it was not yet; on the CPU."
         method = self.method(name, seed)
         return method.encoder.cpu()
 
-    def method(self, name:str, seed:int):
+    def method(self, name: str, seed: int):
         "The method of an arm after training: from its run folder where that holds it."
         arm = ARMS[check_name("arm", name, ARMS)]
         method = new_method(self, arm, seed)
-        if arm.method is None: return method
-        data = {"label_contrast": self.labelled, "auxiliary_contrast": self.train}.get(arm.method, self.train)
-        if arm.method == "auxiliary_contrast": data = self.labels(LABELLINGS["DenseCL"], seed).dataset(data)
-        pretrain(method, data, train_config(self.config, getattr(self.config, arm.steps), seed, progress=self.progress), run_dir=self.out / "arms" / f"{name}-seed{seed}")
+        if arm.method is None:
+            return method
+        data = {"label_contrast": self.labelled, "auxiliary_contrast": self.train}.get(
+            arm.method, self.train
+        )
+        if arm.method == "auxiliary_contrast":
+            data = self.labels(LABELLINGS["DenseCL"], seed).dataset(data)
+        pretrain(
+            method,
+            data,
+            train_config(self.config, getattr(self.config, arm.steps), seed, progress=self.progress),
+            run_dir=self.out / "arms" / f"{name}-seed{seed}",
+        )
         return method
 
-    def labels(self, how, seed:int):
+    def labels(self, how, seed: int):
         "The auxiliary labels of a `Labelling` for the training images."
         k = round(self.config.clusters * how.clusters) if how.algorithm == "kmeans" else None
-        return fit_auxiliary_labels(extractor(self, how.extractor, seed), self.train, k, algorithm=how.algorithm, outliers=how.outliers, seed=seed)
+        return fit_auxiliary_labels(
+            extractor(self, how.extractor, seed),
+            self.train,
+            k,
+            algorithm=how.algorithm,
+            outliers=how.outliers,
+            seed=seed,
+        )
 
 # %% ../../nbs/9_experiments/96_claims.ipynb #d1a79005
-def first_encoder(config:ClaimsConfig, seed:int):
+def first_encoder(config: ClaimsConfig, seed: int):
     "The encoder every arm of a seed starts from."
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return create_encoder(config.encoder, output_stride=config.output_stride)
 
-def new_method(bench:Bench, arm:Arm, seed:int):
+def new_method(bench: Bench, arm: Arm, seed: int):
     "An arm's method before training. \"random\" is MoCo untrained."
     name = arm.method or "moco"
     encoder = first_encoder(bench.config, seed) if arm.start is None else bench.encoder(arm.start, seed)
-    return create_method(name.partition("-")[0], encoder, seed=seed, **{**recipe_of(name, bench.config), **arm.settings})
+    return create_method(
+        name.partition("-")[0], encoder, seed=seed, **{**recipe_of(name, bench.config), **arm.settings}
+    )
 
-def recipe_of(name:str, config:ClaimsConfig)->dict:
+def recipe_of(name: str, config: ClaimsConfig) -> dict:
     "A method's settings: the demo's, and for the two that learn from labels the same views."
     view = method_settings("moco", config)["view"]
-    if name == "label_contrast": return dict(view=view, form=config.contrast_form, sampling="random", samples=config.contrast_samples)
-    if name == "auxiliary_contrast": return dict(view=view, samples=config.auxiliary_samples)
+    if name == "label_contrast":
+        return dict(
+            view=view, form=config.contrast_form, sampling="random", samples=config.contrast_samples
+        )
+    if name == "auxiliary_contrast":
+        return dict(view=view, samples=config.auxiliary_samples)
     return method_settings(name, config)
 
 # %% ../../nbs/9_experiments/96_claims.ipynb #ba465c25
 def train_config(
-    config:ClaimsConfig,
-    steps:int,
-    seed:int,
-    count:int=None, # images there are; fewer than a batch make the batch smaller
-    progress:bool=False
-)->TrainConfig:
+    config: ClaimsConfig,
+    steps: int,
+    seed: int,
+    count: int = None,  # images there are; fewer than a batch make the batch smaller
+    progress: bool = False,
+) -> TrainConfig:
     "The recipe of one pretraining."
-    return TrainConfig(steps, min(config.batch_size, count or config.batch_size), config.lr, seed=seed, warmup_steps=min(20, steps // 5), precision=config.precision,
-                       checkpoint_every=100, device=config.device, channels_last=True, progress=progress)
+    return TrainConfig(
+        steps,
+        min(config.batch_size, count or config.batch_size),
+        config.lr,
+        seed=seed,
+        warmup_steps=min(20, steps // 5),
+        precision=config.precision,
+        checkpoint_every=100,
+        device=config.device,
+        channels_last=True,
+        progress=progress,
+    )
 
 # %% ../../nbs/9_experiments/96_claims.ipynb #87d87609
 def measure(bench:Bench, method, protocol:str, seed:int)->dict:
@@ -223,21 +288,30 @@ def scores(bench:Bench, names, protocol:str)->dict:
     return {name: [score(bench, name, protocol, seed)["score"] for seed in bench.config.seeds] for name in names}
 
 # %% ../../nbs/9_experiments/96_claims.ipynb #d5451510
-def paired(
-    a, # scores of one arm, a seed each
-    b # of the other, the same seeds
-)->dict:
+def paired(a, b) -> dict:  # scores of one arm, a seed each  # of the other, the same seeds
     "a − b: each seed's difference, mean, 95 % interval of the mean (None with one seed)."
     each = np.subtract(a, b).tolist()
-    if len(each) < 2: return {"each": each, "mean": each[0], "low": None, "high": None}
+    if len(each) < 2:
+        return {"each": each, "mean": each[0], "low": None, "high": None}
     from scipy.stats import t
-    half = float(t.ppf(.975, len(each) - 1) * np.std(each, ddof=1) / len(each) ** .5)
-    return {"each": each, "mean": float(np.mean(each)), "low": float(np.mean(each)) - half, "high": float(np.mean(each)) + half}
 
-def verdict(difference:dict)->str:
+    half = float(t.ppf(0.975, len(each) - 1) * np.std(each, ddof=1) / len(each) ** 0.5)
+    return {
+        "each": each,
+        "mean": float(np.mean(each)),
+        "low": float(np.mean(each)) - half,
+        "high": float(np.mean(each)) + half,
+    }
+
+def verdict(difference: dict) -> str:
     "\"reproduced\" if the whole interval is above 0, \"contradicted\" if it is below, else \"not at this scale\"; one seed gives none."
-    if difference["low"] is None: return "one seed: no verdict"
-    return "reproduced" if difference["low"] > 0 else "contradicted" if difference["high"] < 0 else "not at this scale"
+    if difference["low"] is None:
+        return "one seed: no verdict"
+    return (
+        "reproduced"
+        if difference["low"] > 0
+        else "contradicted" if difference["high"] < 0 else "not at this scale"
+    )
 
 # %% ../../nbs/9_experiments/96_claims.ipynb #a88b4265
 @dataclass(frozen=True)
@@ -294,17 +368,30 @@ def step_times(methods:dict, images, steps:int, precision:str="float32")->dict:
     return found
 
 # %% ../../nbs/9_experiments/96_claims.ipynb #0665fc95
-def densecl_overhead(bench:Bench)->dict:
+def densecl_overhead(bench: Bench) -> dict:
     "Extra time of a DenseCL step over a MoCo v2 step, 40 steps each, alternating."
     c = bench.config
+
     def work():
-        methods = {name: new_method(bench, ARMS[name], 0).to(c.device).train() for name in ("moco", "densecl")}
-        images = torch.stack([bench.train[i % len(bench.train)][0] for i in range(c.batch_size)]).to(c.device)
+        methods = {
+            name: new_method(bench, ARMS[name], 0).to(c.device).train() for name in ("moco", "densecl")
+        }
+        images = torch.stack([bench.train[i % len(bench.train)][0] for i in range(c.batch_size)]).to(
+            c.device
+        )
         times = step_times(methods, images, 40, c.precision)
-        return {"ratio": float(np.median(np.divide(times["densecl"], times["moco"]))), "seconds": {name: float(np.median(t)) for name, t in times.items()}}
+        return {
+            "ratio": float(np.median(np.divide(times["densecl"], times["moco"]))),
+            "seconds": {name: float(np.median(t)) for name, t in times.items()},
+        }
+
     found = bench.job("overhead", bench.settings(), work)
-    extra = 1 - found["ratio"]                        # above −1 % is what the paper says
-    return {"values": {"DenseCL ÷ MoCo v2": [found["ratio"]]}, "seconds_a_step": found["seconds"], "difference": {"each": [extra], "mean": extra, "low": extra + .01, "high": extra + .01}}
+    extra = 1 - found["ratio"]  # above −1 % is what the paper says
+    return {
+        "values": {"DenseCL ÷ MoCo v2": [found["ratio"]]},
+        "seconds_a_step": found["seconds"],
+        "difference": {"each": [extra], "mean": extra, "low": extra + 0.01, "high": extra + 0.01},
+    }
 
 # %% ../../nbs/9_experiments/96_claims.ipynb #1ae99533
 def cp2_finetune(bench:Bench)->dict:
@@ -321,11 +408,16 @@ def cp2_quick(bench:Bench)->dict:
             "probe": probe, "probe_difference": paired(probe["cp2-quick"], probe["moco-longer"])}
 
 # %% ../../nbs/9_experiments/96_claims.ipynb #2215d916
-def label_contrast(bench:Bench, count:int, encoder, seed:int):
+def label_contrast(bench: Bench, count: int, encoder, seed: int):
     "Label contrast on `count` labelled images."
     c, labelled = bench.config, label_subset(bench.labelled, count=count, seed=seed).cache()
     method = create_method("label_contrast", encoder, seed=seed, **recipe_of("label_contrast", c))
-    pretrain(method, labelled, train_config(c, c.contrast_steps, seed, count, bench.progress), run_dir=bench.out / "arms" / f"labels{count}-seed{seed}")
+    pretrain(
+        method,
+        labelled,
+        train_config(c, c.contrast_steps, seed, count, bench.progress),
+        run_dir=bench.out / "arms" / f"labels{count}-seed{seed}",
+    )
     return method
 
 # %% ../../nbs/9_experiments/96_claims.ipynb #eee7efba
@@ -341,14 +433,30 @@ def budget_score(bench:Bench, count:int, contrast:bool, seed:int, longer:int=1)-
     return bench.job(f"budget-{name}-{count}-seed{seed}" + (f"-times{longer}" if longer > 1 else ""), settings, work)
 
 # %% ../../nbs/9_experiments/96_claims.ipynb #5cdac147
-def budget_separation(bench:Bench, count:int, contrast:bool, seed:int)->dict:
+def budget_separation(bench: Bench, count: int, contrast: bool, seed: int) -> dict:
     "How well classes are apart before fine-tuning (AUROC within images): on the labelled images themselves, and on the test images. What is learned by heart shows in the first only."
+
     def work():
-        labelled, encoder = label_subset(bench.labelled, count=count, seed=seed).cache(), first_encoder(bench.config, seed)
-        if contrast: encoder = label_contrast(bench, count, encoder, seed).encoder
-        return {"own": class_separation(encoder.cpu(), labelled)["auroc"], "test": class_separation(encoder, bench.test)["auroc"]}
-    settings = {**bench.settings(*MEASURED, *(["contrast_steps", "contrast_form", "contrast_samples"] if contrast else [])), "count": count, "seed": seed}
-    return bench.job(f"separation-{'contrast' if contrast else 'scratch'}-{count}-seed{seed}", settings, work)
+        labelled, encoder = label_subset(bench.labelled, count=count, seed=seed).cache(), first_encoder(
+            bench.config, seed
+        )
+        if contrast:
+            encoder = label_contrast(bench, count, encoder, seed).encoder
+        return {
+            "own": class_separation(encoder.cpu(), labelled)["auroc"],
+            "test": class_separation(encoder, bench.test)["auroc"],
+        }
+
+    settings = {
+        **bench.settings(
+            *MEASURED, *(["contrast_steps", "contrast_form", "contrast_samples"] if contrast else [])
+        ),
+        "count": count,
+        "seed": seed,
+    }
+    return bench.job(
+        f"separation-{'contrast' if contrast else 'scratch'}-{count}-seed{seed}", settings, work
+    )
 
 # %% ../../nbs/9_experiments/96_claims.ipynb #ba59b4e9
 def label_budget(bench:Bench)->dict:
@@ -366,36 +474,54 @@ def label_budget(bench:Bench)->dict:
 @dataclass(frozen=True)
 class Labelling:
     "One way to discover labels."
-    extractor: str = "densecl"     # an arm, "few" (label contrast on `few_labels` images), "colour" or "noise"
-    clusters: float = 1.           # times the configuration's
-    outliers: float = .05
+
+    extractor: str = "densecl"  # an arm, "few" (label contrast on `few_labels` images), "colour" or "noise"
+    clusters: float = 1.0  # times the configuration's
+    outliers: float = 0.05
     algorithm: str = "kmeans"
 
 LABELLINGS = {
-    "DenseCL": Labelling(), "MoCo v2": Labelling("moco"), "random weights": Labelling("random"), "few labels": Labelling("few"), "colour": Labelling("colour"),
-    "DenseCL, a quarter of the clusters": Labelling(clusters=.25), "DenseCL, four times the clusters": Labelling(clusters=4.),
-    "DenseCL, no outliers removed": Labelling(outliers=0.), "DenseCL, 20 % removed": Labelling(outliers=.2), "DenseCL, DBSCAN": Labelling(algorithm="dbscan"), "random ids": Labelling("noise")}
+    "DenseCL": Labelling(),
+    "MoCo v2": Labelling("moco"),
+    "random weights": Labelling("random"),
+    "few labels": Labelling("few"),
+    "colour": Labelling("colour"),
+    "DenseCL, a quarter of the clusters": Labelling(clusters=0.25),
+    "DenseCL, four times the clusters": Labelling(clusters=4.0),
+    "DenseCL, no outliers removed": Labelling(outliers=0.0),
+    "DenseCL, 20 % removed": Labelling(outliers=0.2),
+    "DenseCL, DBSCAN": Labelling(algorithm="dbscan"),
+    "random ids": Labelling("noise"),
+}
 
 # %% ../../nbs/9_experiments/96_claims.ipynb #7d57a980
 class NoiseFeatures(torch.nn.Module):
     "Features that know nothing of the image: clusters of them are random ids. Drawn anew in every call, in one order for a seed."
-    def __init__(self,
-        stride:int=8, # pixels per cell
-        channels:int=8,
-        seed:int=0
-    ):
+
+    def __init__(self, stride: int = 8, channels: int = 8, seed: int = 0):  # pixels per cell
         super().__init__()
         self.stride, self.channels, self.generator = stride, channels, torch.Generator().manual_seed(seed)
 
-    def forward(self, images): return torch.randn(len(images), self.channels, *(side // self.stride for side in images.shape[2:]), generator=self.generator).to(images)
+    def forward(self, images):
+        return torch.randn(
+            len(images),
+            self.channels,
+            *(side // self.stride for side in images.shape[2:]),
+            generator=self.generator,
+        ).to(images)
 
 # %% ../../nbs/9_experiments/96_claims.ipynb #1e79bf69
-def extractor(bench:Bench, name:str, seed:int):
+def extractor(bench: Bench, name: str, seed: int):
     "The encoder whose features are clustered."
-    if name == "colour": return ColourFeatures()
-    if name == "noise": return NoiseFeatures(seed=seed)
-    if name != "few": return bench.encoder(name, seed)
-    return label_contrast(bench, bench.config.few_labels, first_encoder(bench.config, seed), seed).encoder.cpu()
+    if name == "colour":
+        return ColourFeatures()
+    if name == "noise":
+        return NoiseFeatures(seed=seed)
+    if name != "few":
+        return bench.encoder(name, seed)
+    return label_contrast(
+        bench, bench.config.few_labels, first_encoder(bench.config, seed), seed
+    ).encoder.cpu()
 
 # %% ../../nbs/9_experiments/96_claims.ipynb #407f4cbb
 def labelling_score(bench:Bench, name:str, seed:int)->dict:
@@ -443,19 +569,35 @@ def auxiliary_quality(bench:Bench)->dict:
     return {"values": values, "quality": quality, "correlations": correlations, "compared": ["rank correlation of V-measure and probe", "0"], "difference": paired(correlations["v_measure"], np.zeros(len(bench.config.seeds)))}
 
 # %% ../../nbs/9_experiments/96_claims.ipynb #17db77b8
-def equal_steps(bench:Bench)->dict:
+def equal_steps(bench: Bench) -> dict:
     "Every method's frozen probe after equal steps from the same weights; the verdict compares auxiliary contrast with the best of the methods that see no labels."
     values = scores(bench, ["random", "moco", "densecl", "cp2", "auxiliary", "label"], "probe")
     best = max(("moco", "densecl", "cp2"), key=lambda name: np.mean(values[name]))
-    return {"values": values, "compared": ["auxiliary", best], "difference": paired(values["auxiliary"], values[best]), "to_random": {name: paired(found, values["random"]) for name, found in values.items() if name != "random"}}
+    return {
+        "values": values,
+        "compared": ["auxiliary", best],
+        "difference": paired(values["auxiliary"], values[best]),
+        "to_random": {
+            name: paired(found, values["random"]) for name, found in values.items() if name != "random"
+        },
+    }
 
 # %% ../../nbs/9_experiments/96_claims.ipynb #c3d8a719
-def comparison(bench:Bench)->dict:
+def comparison(bench: Bench) -> dict:
     "Every method at equal steps under every protocol; the verdict compares auxiliary contrast with random weights under the probe."
-    names, counts = ["random", "moco", "densecl", "cp2", "label", "auxiliary"], [n for n in bench.config.budgets if n <= len(bench.labelled)]
-    protocols = ["probe", "retrieve", *(f"finetune@{n}" for n in counts), "separation", "matches"] + (["pck"] if bench.config.data in ("samples", "voc") else [])
+    names, counts = ["random", "moco", "densecl", "cp2", "label", "auxiliary"], [
+        n for n in bench.config.budgets if n <= len(bench.labelled)
+    ]
+    protocols = ["probe", "retrieve", *(f"finetune@{n}" for n in counts), "separation", "matches"] + (
+        ["pck"] if bench.config.data in ("samples", "voc") else []
+    )
     table = {protocol: scores(bench, names, protocol) for protocol in protocols}
-    return {"values": table["probe"], "table": table, "compared": ["auxiliary", "random"], "difference": paired(table["probe"]["auxiliary"], table["probe"]["random"])}
+    return {
+        "values": table["probe"],
+        "table": table,
+        "compared": ["auxiliary", "random"],
+        "difference": paired(table["probe"]["auxiliary"], table["probe"]["random"]),
+    }
 
 # %% ../../nbs/9_experiments/96_claims.ipynb #1623c0e4
 ROWS = {
@@ -474,16 +616,21 @@ ROWS = {
 
 # %% ../../nbs/9_experiments/96_claims.ipynb #8ca8a4c0
 def run_claims(
-    config:ClaimsConfig=None,
-    out="runs/claims", # folder of arms, jobs, rows
-    scale:str="laptop", # the name under which the configuration goes; "small" gives no verdicts
-    say=print, # where progress is told
-    progress:bool=False # bars while training
-)->dict:
+    config: ClaimsConfig = None,
+    out="runs/claims",  # folder of arms, jobs, rows
+    scale: str = "laptop",  # the name under which the configuration goes; "small" gives no verdicts
+    say=print,  # where progress is told
+    progress: bool = False,  # bars while training
+) -> dict:
     "Do every row that is not done, write `results.json`, return it. A row that fails does not stop the others: its error stands in its place."
     bench = Bench(config or ClaimsConfig(), out, say, progress)
     found = {name: try_row(bench, name, scale) for name in bench.config.rows or ROWS}
-    results = {"scale": scale, "config": dataclasses.asdict(bench.config), "machine": made_by(torch.device(bench.config.device)), "rows": found}
+    results = {
+        "scale": scale,
+        "config": dataclasses.asdict(bench.config),
+        "machine": made_by(torch.device(bench.config.device)),
+        "rows": found,
+    }
     atomic_write(bench.out / "results.json", json.dumps(results, indent=1))
     return results
 
@@ -509,9 +656,12 @@ def try_row(bench:Bench, name:str, scale:str)->dict:
         return {"claim": ROWS[name].claim, "paper": ROWS[name].paper, "measure": ROWS[name].measure, "error": f"{type(error).__name__}: {error}", "command": claim_command_line(bench.config, name, scale)}
 
 # %% ../../nbs/9_experiments/96_claims.ipynb #dfd2109d
-def claim_command_line(config:ClaimsConfig, row:str, scale:str)->str:
+def claim_command_line(config: ClaimsConfig, row: str, scale: str) -> str:
     "The shell command that makes one row: every setting that differs from its scale's."
     default, options = ClaimsConfig(**SCALES[scale]), []
     for name, value in dataclasses.asdict(config).items():
-        if name != "rows" and value != getattr(default, name): options.append(option_text(name, value))
-    return " ".join([f"pixcl claims --scale {scale} --rows {row}", *options, f"--threads {torch.get_num_threads()}"])
+        if name != "rows" and value != getattr(default, name):
+            options.append(option_text(name, value))
+    return " ".join(
+        [f"pixcl claims --scale {scale} --rows {row}", *options, f"--threads {torch.get_num_threads()}"]
+    )

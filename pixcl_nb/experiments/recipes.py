@@ -107,29 +107,32 @@ def finetune_values(name:str)->dict:
     return plain_lines(FINETUNES[name][1])
 
 # %% ../../nbs/9_experiments/93_recipes.ipynb #f9a34457
-GROUP = 32          # images that normalise together in the released runs: 256 on 8 GPUs
+GROUP = 32  # images that normalise together in the released runs: 256 on 8 GPUs
 
-def recipe(name:str)->Recipe:
+def recipe(name: str) -> Recipe:
     "A recipe of pretraining by name, or `ValueError` with the list."
-    if name in FINETUNES: raise ValueError(f"recipe: {name} says how to fine-tune; use it with pixcl evaluate")
+    if name in FINETUNES:
+        raise ValueError(f"recipe: {name} says how to fine-tune; use it with pixcl evaluate")
     check_name("recipe", name, RECIPES)
     return RECIPES[name]
 
-def recipe_values(
-    name:str, # of RECIPES
-    world:int=1 # processes that share the batch
-)->dict:
+def recipe_values(name: str, world: int = 1) -> dict:  # of RECIPES  # processes that share the batch
     "The nested values of a recipe, as run_config takes them, with the batch shared out."
     found = recipe(name)
-    if found.batch[0] % world: raise ValueError(f"recipe: {name} takes {found.batch[0]} images a step, which {world} processes cannot share equally; start another number, or give --batch-size")
+    if found.batch[0] % world:
+        raise ValueError(
+            f"recipe: {name} takes {found.batch[0]} images a step, which {world} processes cannot share equally; start another number, or give --batch-size"
+        )
     values = {"method": found.method, **plain_lines(found.lines)}
     share = found.batch[0] // world
-    if "queue_size" in values["settings"]: values = merged(values, {"settings": norm_groups(share, world)})
+    if "queue_size" in values["settings"]:
+        values = merged(values, {"settings": norm_groups(share, world)})
     return merged(values, {"train": {"batch_size": share}})
 
-def norm_groups(share:int, world:int)->dict:
+def norm_groups(share: int, world: int) -> dict:
     "How processes with so many images each keep to groups of 32: split where one holds several groups, MoCo's shuffle across processes where each holds one."
-    if share > GROUP and share % GROUP == 0: return {"batch_norm": "split", "splits": share // GROUP}
+    if share > GROUP and share % GROUP == 0:
+        return {"batch_norm": "split", "splits": share // GROUP}
     return {"batch_norm": "shuffle"} if world > 1 else {}
 
 # %% ../../nbs/9_experiments/93_recipes.ipynb #93fd963d
@@ -163,46 +166,61 @@ def yaml_word(value)->str:
 @dataclass
 class StepCost:
     "What one step costs, for one image."
-    flops: float     # operations, forward and backward, both branches
-    saved: float     # bytes kept for the backward pass
-    state: int       # bytes whatever the batch: weights, gradients, the optimiser's, the slow copy, queues
 
-def random_batch(config:RunConfig, count:int, side=None):
+    flops: float  # operations, forward and backward, both branches
+    saved: float  # bytes kept for the backward pass
+    state: int  # bytes whatever the batch: weights, gradients, the optimiser's, the slow copy, queues
+
+def random_batch(config: RunConfig, count: int, side=None):
     "(images, masks) of noise, large enough for the method's views."
     view = getattr(config.settings, "view", None) or config.settings.compose.view
     size = view.size if isinstance(view.size, (tuple, list)) else (view.size, view.size)
     height, width = side or (max(size[0], 256), max(size[1], 256))
     generator = torch.Generator().manual_seed(0)
-    masks = torch.randint(0, 8, (count, 8, 8), generator=generator).repeat_interleave(-(-height // 8), 1).repeat_interleave(-(-width // 8), 2)[:, :height, :width]
+    masks = (
+        torch.randint(0, 8, (count, 8, 8), generator=generator)
+        .repeat_interleave(-(-height // 8), 1)
+        .repeat_interleave(-(-width // 8), 2)[:, :height, :width]
+    )
     return torch.randint(0, 256, (count, 3, height, width), generator=generator, dtype=torch.uint8), masks
 
-def few_images(config:RunConfig, batch:int)->RunConfig:
+def few_images(config: RunConfig, batch: int) -> RunConfig:
     "The same method for a batch that is too small for its groups of normalisation: one group."
     splits = getattr(config.settings, "splits", 1)
-    if getattr(config.settings, "batch_norm", "plain") != "split" or batch >= 2 * splits: return config
+    if getattr(config.settings, "batch_norm", "plain") != "split" or batch >= 2 * splits:
+        return config
     return replace(config, settings=replace(config.settings, batch_norm="plain"))
 
-def step_cost(
-    config:RunConfig,
-    images:int=4 # of the step that is counted
-)->StepCost:
+def step_cost(config: RunConfig, images: int = 4) -> StepCost:  # of the step that is counted
     "Do one step of a few images on the CPU, count, and divide by the images."
     from contextlib import nullcontext
     from torch.utils.flop_counter import FlopCounterMode
+
     method, kept = build_method(replace(few_images(config, images), start=None)).train(), {}
     pixels, masks = random_batch(config, check_range("images", images, 3))
     own = {tensor.untyped_storage().data_ptr() for tensor in (*method.parameters(), *method.buffers())}
-    shapes = {tuple(size) for p in method.parameters() for size in (p.shape, reversed(p.shape))}      # autocast's copies of the weights do not grow with the images
+    shapes = {
+        tuple(size) for p in method.parameters() for size in (p.shape, reversed(p.shape))
+    }  # autocast's copies of the weights do not grow with the images
+
     def note(tensor):
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own and tuple(tensor.shape) not in shapes: kept[storage.data_ptr()] = storage.nbytes()
+        if storage.data_ptr() not in own and tuple(tensor.shape) not in shapes:
+            kept[storage.data_ptr()] = storage.nbytes()
         return tensor
+
     precision = torch.autocast("cpu", torch.bfloat16) if config.train.precision == "bf16" else nullcontext()
     with FlopCounterMode(display=False) as counted:
-        with saved_tensors_hooks(note, lambda tensor: tensor), precision: loss = method.loss(pixels, masks=masks if method.uses_labels else None, generator=step_generator(0, 0))["loss"]
+        with saved_tensors_hooks(note, lambda tensor: tensor), precision:
+            loss = method.loss(
+                pixels, masks=masks if method.uses_labels else None, generator=step_generator(0, 0)
+            )["loss"]
         loss.backward()
     weights = sum(p.numel() * p.element_size() for p in method.parameters() if p.requires_grad)
-    state = sum(t.numel() * t.element_size() for t in (*method.parameters(), *method.buffers())) + weights * {"sgd": 2, "lars": 2, "adamw": 3}[config.train.optimizer]
+    state = (
+        sum(t.numel() * t.element_size() for t in (*method.parameters(), *method.buffers()))
+        + weights * {"sgd": 2, "lars": 2, "adamw": 3}[config.train.optimizer]
+    )
     return StepCost(counted.get_total_flops() / images, sum(kept.values()) / images, state)
 
 # %% ../../nbs/9_experiments/93_recipes.ipynb #8b648fc1
@@ -279,11 +297,20 @@ def dry_run(
     return history
 
 # %% ../../nbs/9_experiments/93_recipes.ipynb #3ff52ebb
-def shrunk(
-    values:dict, # of a recipe
-    side:int=64 # pixels of a view
-)->dict:
+def shrunk(values: dict, side: int = 64) -> dict:  # of a recipe  # pixels of a view
     "The same recipe for the small encoder and small views: what a default test can afford."
-    where = {"compose": {"size": side, "stride": 8, "view": {"size": side}}, "decoder_width": 32} if values["method"] == "cp2" else {"view": {"size": side}}
-    small = merged(values, {"encoder": "pixcl_tiny", "output_stride": None, "encoder_options": {}, "settings": {**where, **({"queue_size": 64} if "queue_size" in values["settings"] else {})}})
+    where = (
+        {"compose": {"size": side, "stride": 8, "view": {"size": side}}, "decoder_width": 32}
+        if values["method"] == "cp2"
+        else {"view": {"size": side}}
+    )
+    small = merged(
+        values,
+        {
+            "encoder": "pixcl_tiny",
+            "output_stride": None,
+            "encoder_options": {},
+            "settings": {**where, **({"queue_size": 64} if "queue_size" in values["settings"] else {})},
+        },
+    )
     return {**small, "encoder_options": {}}
