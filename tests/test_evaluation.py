@@ -7,10 +7,13 @@ import torch
 from torch import nn
 from torchmetrics.classification import MulticlassJaccardIndex
 
-from pixcl_nb.evaluation import *
-from pixcl_nb.evaluation.finetuning import random_crop
-from pixcl_nb.evaluation.probe import features_at
-from pixcl_nb.evaluation.score import batches, Items, predict_logits, Segmenter, window_starts
+from pixcl_nb.evaluation.finetuning import finetune, random_crop
+from pixcl_nb.evaluation.probe import features_at, fit_softmax_regression, linear_probe
+from pixcl_nb.evaluation.protocols import evaluate
+from pixcl_nb.evaluation.retrieve_and_cluster import cluster, match_clusters, NearestNeighbours, retrieve
+from pixcl_nb.evaluation.score import batches_of_one_size, boundary_counts, boundary_f_score, confusion_matrix, Items, predict_logits, predict_mask, SegmentationResult, Segmenter, window_starts
+from pixcl_nb.evaluation.separation import foreground_separation, separability
+from pixcl_nb.losses.collapse import effective_rank, uniformity
 from pixcl_nb.images.cells import pad_to_stride
 
 
@@ -178,7 +181,7 @@ def test_few_and_mixed_sizes(test):
     padded = Bars(2)
     padded.extents = torch.tensor([[24, 40], [32, 16]])
     padded.items = [(image, torch.where((torch.arange(32)[:, None] < e[0]) & (torch.arange(40) < e[1]), mask, 255)) for (image, mask), e in zip(padded.items, padded.extents)]
-    assert [tuple(i.shape) for i, _, _ in batches(Items("test", padded))] == [(1, 3, 24, 40), (1, 3, 32, 16)]
+    assert [tuple(i.shape) for i, _, _ in batches_of_one_size(Items("test", padded))] == [(1, 3, 24, 40), (1, 3, 32, 16)]
     assert linear_probe(Small(), Bars(2), padded, pixels=500).confusion.sum() == sum((m != 255).sum() for _, m in padded.items)
 
 
@@ -424,6 +427,6 @@ def test_evaluate_bad_input(train, test):
     with pytest.raises(ValueError, match='options: "pck" needs image pairs'): evaluate(Small(), (train, test), ["pck"])
     with pytest.raises(ValueError, match="protocols: unknown name 'linear_prob', did you mean"): evaluate(Small(), (train, test), ["linear_prob"])
     with pytest.raises(ValueError, match="protocols: is empty"): evaluate(Small(), (train, test), [])
-    with pytest.raises(ValueError, match="protocols: unknown"): evaluate(Small(), (train, test), ["spread"], options={"sprad": {}})
+    with pytest.raises(ValueError, match="protocols: unknown"): evaluate(Small(), (train, test), ["rank"], options={"sprad": {}})
     with pytest.raises(ValueError, match="head: 'finetune_with_head'"): evaluate(Small(), (train, test), ["finetune_with_head"])
-    with pytest.raises(ValueError, match="data: 1 images"): evaluate(Small(), Bars(1), ["spread"])
+    with pytest.raises(ValueError, match="data: 1 images"): evaluate(Small(), Bars(1), ["rank"])

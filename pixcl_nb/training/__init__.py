@@ -5,6 +5,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "cache": ['CachedData', 'cache_error', 'cached', 'source_digest', 'with_cache', 'write_cache'],
     "checkpoints": ['RunFolder', 'best_checkpoint', 'check_same_run', 'identity_of', 'keep_best', 'last_checkpoint', 'open_board', 'parse_row', 'read_checkpoint', 'room_on', 'save_checkpoint', 'term_mean'],
     "distributed": ['Job', 'start_processes'],
-    "loop": ['BatchOrder', 'History', 'Meter', 'SYNC_BUFFERS', 'batches', 'check_terms', 'collate', 'compiled', 'determinism', 'gpu_busy', 'mean_terms', 'parts_of', 'place', 'pretrain', 'progress_bar', 'restore', 'same_start', 'step_randomness', 'stop_on_signal', 'train_step'],
+    "loop": ['History', 'pretrain'],
     "settings": ['LARS', 'MAY_DIFFER', 'TrainConfig', 'TrainingStopped', 'choose_device', 'learning_rate', 'make_optimizer', 'step_generator', 'step_seed'],
 })
