@@ -21,7 +21,7 @@ import torch
 from .positives.auxiliary_labels import fit_auxiliary_labels
 from .checks import atomic_write, check_name, IMAGENET_MEAN, IMAGENET_STD
 from .experiments.claims import ROWS, SCALES, ClaimsConfig, run_claims
-from .course import add_commands
+from .course.gradebook import add_commands
 
 # %% ../nbs/9_experiments/97_cli.ipynb #fb38678f
 from .images.data import label_subset, load_data, READERS
