@@ -129,7 +129,7 @@ class AuxiliaryBranch(nn.Module):
 
 # %% ../../nbs/5_methods/56_auxiliary_contrast.ipynb #855d8e97
 class AuxiliaryContrast(Method):
-    "After Zhang et al. (NeurIPS 2021): pixels with one discovered label agree, and so do two views of a place."
+    "After Zhang et al. (NeurIPS 2021): pixels with one discovered label agree; so do two views of a place."
     Config, uses_labels = AuxiliaryContrastConfig, True
 
     def __init__(self,

@@ -100,8 +100,8 @@ def hard_pixels(
     generator=None, # torch.Generator
     least:int=1 # smaller classes of an image are left out
 ): # (B, N) bool
-    """ContrastiveSeg's hard anchors: for each (image, class) n = B·count // #(image, class), half wrong and half
-    right, filled from the other half."""
+    """ContrastiveSeg's hard anchors: for each (image, class) n = B·count // #(image, class), half wrong and
+    half right, filled from the other half."""
     groups = torch.where(labels >= 0, 2 * labels + wrong, -1)
     ranks, sizes = place_in_group(groups, 2 * classes, generator)
     right, bad = sizes[:, 0::2], sizes[:, 1::2]
@@ -248,7 +248,7 @@ def share_of_images(
     labels, # integer (B, N); 255 = ignored
     ignore_index:int=255 # label of pixels that do not count
 ):
-    """What this process's mean over its valid images weighs in the mean over all processes (1 without a group):
+    """What this process's mean over its valid images weighs in the mean over all processes (1 without any):
     with it DDP's average is one process's loss."""
     if not (dist.is_available() and dist.is_initialized()): return 1.
     mine = (labels != ignore_index).any(1).sum().float()
@@ -319,7 +319,7 @@ def label_loss_of_images(self,
     if strategy != "all":
         predictions = nearest_class_mean(f, labels) if strategy == "hard" else None
         chosen = sample_pixels(labels, self.config.samples, strategy, generator, predictions)
-        if not chosen.shape[1]: chosen = chosen.new_zeros(len(labels), 1)      # nothing labelled: keep a pixel
+        if not chosen.shape[1]: chosen = chosen.new_zeros(len(labels), 1)      # nothing labelled
         (f, labels), (f_hat, _) = take_pixels(f, labels, chosen), take_pixels(f_hat, labels, chosen)
     return self.terms(f, f_hat, labels, generator)
 

@@ -30,7 +30,7 @@ class MoCoConfig:
     queue_size: int = 65536     # negatives
     momentum: float = .999      # of the slow key network
     temperature: float = .2     # divides the similarities
-    batch_norm: str = "plain"   # "plain" | "split" (groups of the batch) | "shuffle" (MoCo's) | "sync" (see above)
+    batch_norm: str = "plain"   # "plain" | "split" (groups) | "shuffle" (MoCo's) | "sync" (see above)
     splits: int = 8             # groups, when split
 
     def __post_init__(self):
@@ -75,9 +75,9 @@ def moco_loss_of_images(self,
     extents=None # (B, 2) valid height, width of padded images
 )->dict: # "loss", and "spread" (1 = embeddings fill the sphere, 0 = collapsed)
     "InfoNCE of two views against the queue."
-    query_view, key_view = (random_view(images, self.config.view, generator, extents=extents) for _ in range(2))
-    query = normalize(self.branch(query_view.image).float(), dim=1)
-    with torch.no_grad(): key = normalize(self.embed_keys(key_view.image, generator).float(), dim=1)
+    views = [random_view(images, self.config.view, generator, extents=extents) for _ in range(2)]
+    query = normalize(self.branch(views[0].image).float(), dim=1)
+    with torch.no_grad(): key = normalize(self.embed_keys(views[1].image, generator).float(), dim=1)
     self.pending = key
     loss = info_nce(query, key, self.queue.rows, self.config.temperature)
     return {"loss": loss, "spread": embedding_spread(query)}
