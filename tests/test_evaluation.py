@@ -13,7 +13,7 @@ from pixcl_nb.evaluation.protocols import evaluate
 from pixcl_nb.evaluation.retrieve_and_cluster import cluster, match_clusters, NearestNeighbours, retrieve
 from pixcl_nb.evaluation.score import batches_of_one_size, boundary_counts, boundary_f_score, confusion_matrix, Items, predict_logits, predict_mask, SegmentationResult, Segmenter, window_starts
 from pixcl_nb.evaluation.separation import foreground_separation, separability
-from pixcl_nb.losses.collapse import effective_rank, uniformity
+from pixcl_nb.losses.collapse import alignment, effective_rank, uniformity
 from pixcl_nb.images.cells import pad_to_stride
 
 

@@ -46,7 +46,8 @@ PROTOCOLS = {
     "cluster": lambda encoder, head, train, test, seed, options:
         cluster(encoder, test, **{"seed": seed, **options}),
     "overcluster": lambda encoder, head, train, test, seed, options:
-        cluster(encoder, test, **{"seed": seed, "k": 5 * test.num_classes, "matching": "majority", **options}),
+        cluster(encoder, test,
+                **{"seed": seed, "k": 5 * test.num_classes, "matching": "majority", **options}),
     "separation": lambda encoder, head, train, test, seed, options:
         class_separation(encoder, test, **options),
     "pck": lambda encoder, head, train, test, seed, options:
@@ -75,8 +76,8 @@ def train_and_test(
     data # one data set, or a pair (train, test)
 ):
     "A pair as it is; one data set is cut in order, the first 70 % to learn from, the rest to be scored on."
-    if isinstance(data, (tuple, list)) and len(data) == 2 and all(hasattr(part, "num_classes") for part in data):
-        return data
+    is_pair = isinstance(data, (tuple, list)) and len(data) == 2
+    if is_pair and all(hasattr(part, "num_classes") for part in data): return data
     Items("data", data)
     cut = round(.7 * len(data))                      # in order: neighbouring video frames stay on one side
     if not 0 < cut < len(data):
@@ -105,7 +106,8 @@ class ReportTable:
         left, lines = "<td style='text-align:left'>", []
         for protocol, measure, value, seconds in self.rows():
             time = "" if seconds is None else f"{seconds:.1f}"
-            lines.append(f"<tr>{left}{protocol}</td>{left}{measure}</td><td>{value:.3f}</td><td>{time}</td></tr>")
+            numbers = f"<td>{value:.3f}</td><td>{time}</td>"
+            lines.append(f"<tr>{left}{protocol}</td>{left}{measure}</td>{numbers}</tr>")
         titles = "<tr><th>protocol</th><th>measure</th><th>value</th><th>seconds</th></tr>"
         return f"<b>{self.name}</b> {self.info}<table>{titles}{''.join(lines)}</table>"
 
