@@ -64,7 +64,7 @@ def check_dense(query_dense, key_dense, match, negatives):
 # %% ../../nbs/5_methods/53_densecl.ipynb #607285c0
 @dataclass
 class DenseCLConfig(MoCoConfig):
-    "DenseCL's released numbers (configs/selfsup/densecl) on top of MoCo's. `queue_size` holds for both queues."
+    "DenseCL's released numbers (configs/selfsup/densecl) on top of MoCo's; both queues have `queue_size`."
     loss_lambda: float = .5       # λ: L = (1−λ) L_global + λ L_dense
     lambda_warmup_steps: int = 0  # steps with λ = 0 at the start (the released hook, off by default)
     grid: int = None              # S: cells a side; None = the map as it is
@@ -93,7 +93,7 @@ def pool_to_grid(
 
 # %% ../../nbs/5_methods/53_densecl.ipynb #4e218d8e
 class DenseCLBranch(nn.Module):
-    "Encoder, two projectors: B×3×H×W → backbone map (at the grid), global vector, dense map, none normalised."
+    "Encoder, two projectors: B×3×H×W → backbone map (at the grid), global vector, dense map; raw."
     def __init__(self, encoder, projector, config):
         super().__init__()
         self.encoder, self.projector, self.grid = encoder, projector, config.grid
