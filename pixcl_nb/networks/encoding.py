@@ -140,7 +140,7 @@ def encode_images(
     size:int=None, # pixels of the longer side; None keeps each image as it is
     batch_size:int=16 # images of equal padded size that go through the encoder together
 ):
-    "`ImageFeatures` of every image, in order. `ValueError` when the encoder's `.stride` does not fit its maps."
+    "`ImageFeatures` of every image, in order. `ValueError` where maps and `.stride` disagree."
     stride = getattr(encoder, "stride", None)
     if not isinstance(stride, int):
         raise ValueError("encoder: has no integer `.stride`; use create_encoder, or set encoder.stride")
