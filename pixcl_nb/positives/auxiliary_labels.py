@@ -643,7 +643,7 @@ def fit_auxiliary_labels(
     algorithm:str="kmeans", # "kmeans" | "dbscan" | "hdbscan"
     outliers:float=.05, # share of pixels farthest from their centre that get no label
     outlier_scope:str="overall", # "overall" | "per_cluster"
-    pixels:int=200_000, # rows the clustering is fitted on, equally many of every image (k-means: a quarter more)
+    pixels:int=200_000, # rows the clustering is fitted on, equally many of every image (k-means: ¼ more)
     stride:int=None, # pixels per label cell; None = the encoder's
     margin:int=2, # cells of mirrored image around each image while it is encoded, for the sake of its border
     refine=None, # None | "slic" (majority in superpixels) | a function(image, ids (H, W), −1 = none) → ids
@@ -652,8 +652,7 @@ def fit_auxiliary_labels(
     batch_size:int=16, # images encoded at once
     resume:bool=True # go on with what is in the folder; False starts over
 )->AuxiliaryLabels:
-    """Cluster the features of all pixels of a data set and label every pixel. `ValueError` names a bad
-    argument."""
+    "Cluster the features of all pixels and label every pixel. `ValueError` names a bad argument."
     settings = dict(algorithm=algorithm, k=k, outliers=outliers, outlier_scope=outlier_scope, pixels=pixels,
                     stride=stride, margin=margin, refine=refine, seed=seed, options=options)
     manifest = {"format": 1, "encoder": describe_encoder(encoder), "clusters": 0, "ignore_index": 255,
