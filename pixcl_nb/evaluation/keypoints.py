@@ -71,7 +71,7 @@ def encode_pairs(
     batch_size:int=16, # images at once
     read=None # name → uint8 (3, H, W), where `.image_a`, `.image_b` are names
 )->dict:
-    "`ImageFeatures` of every image of the pairs, once each however often it occurs. Keys: the name, or the id of the tensor."
+    "`ImageFeatures` of every image of the pairs, once each. Keys: see `image_key`."
     images = {image_key(image): image for pair in pairs for image in (pair.image_a, pair.image_b)}
     if read is None and any(isinstance(key, str) for key in images):
         raise ValueError("pairs: hold image names; pass read=, a function from name to uint8 (3, H, W)")
@@ -96,7 +96,8 @@ def point_classes(
     "The classes of a pair's points: name or id → which of the known points."
     if getattr(pair, "kind", None) is not None: return {pair.kind: slice(None)}
     labels = getattr(pair, "labels", None)
-    return {} if labels is None else {label: labels[known] == label for label in labels[known].unique().tolist()}
+    if labels is None: return {}
+    return {label: labels[known] == label for label in labels[known].unique().tolist()}
 
 # %% ../../nbs/7_evaluation/76_keypoints.ipynb #0f23e8f7
 def pck_summary(
@@ -115,7 +116,7 @@ def pck_summary(
 # %% ../../nbs/7_evaluation/76_keypoints.ipynb #1581df3d
 def pck_pairs(
     encoder, # an nn.Module with `.stride`
-    pairs, # have `.image_a` `.image_b` uint8 (3, H, W) or names, `.points_a` `.points_b` (P, 2), NaN for unknown
+    pairs, # `.image_a` `.image_b` uint8 (3, H, W) or names, `.points_a` `.points_b` (P, 2), NaN = unknown
     alpha:float=.1, # right means within alpha × the longer side of `.box_b`, or of image b without a box
     threshold:float=None, # pixels of image b, instead of alpha
     size:int=None, # pixels of the longer side the encoder sees; None keeps the images
@@ -143,7 +144,7 @@ def stereo_points(
     disparity, # (H, W) float, pixels; not finite where unknown
     step:int=8 # one point every `step` pixels, at pixel centres
 ):
-    "True points (P, 2) left and right of a rectified stereo pair: x in the left is x − disparity in the right."
+    "True points (P, 2) left and right of a rectified pair: x in the left is x − disparity in the right."
     check_tensor("disparity", disparity, "H W", "float")
     check_range("step", step, 1)
     rows, columns = (torch.arange(step // 2, length, step) for length in disparity.shape)
