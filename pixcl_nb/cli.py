@@ -82,22 +82,30 @@ class Command:
 COMMANDS = {}        # word → Command
 
 # %% ../nbs/9_experiments/97_cli.ipynb #d776118f
-def add_threads(parser): parser.add_argument("--threads", type=int, default=2, metavar="N", help="CPU threads; equal results need equal threads")
+def add_threads(parser):
+    parser.add_argument(
+        "--threads", type=int, default=2, metavar="N", help="CPU threads; equal results need equal threads")
 
 def add_data(parser, split="train", default="samples"):
     "Where images come from."
-    parser.add_argument("--data", default=default, metavar="NAME", help=f"{', '.join(READERS)}; default: {default or 'what the run was trained on, else samples'}")
+    parser.add_argument(
+        "--data", default=default, metavar="NAME",
+        help=f"{', '.join(READERS)}; default: {default or 'what the run was trained on, else samples'}")
     parser.add_argument("--root", metavar="FOLDER", help="where its files lie")
     parser.add_argument("--split", default=split, metavar="NAME", help=f"which part (default {split})")
 
-def add_size(parser): parser.add_argument("--size", type=int, nargs=2, metavar=("H", "W"), help="bring images into this box; default: native sizes")
+def add_size(parser):
+    parser.add_argument(
+        "--size", type=int, nargs=2, metavar=("H", "W"),
+        help="bring images into this box; default: native sizes")
 
 def asked_data(arguments, splits, config=None)->list:
     "The parts of the data set that was named, else of the one a run was trained on, else of the samples."
     found = arguments if arguments.data or config is None else config
     size = arguments.size or (found.size if found is config else None)
     arguments.data, arguments.root = found.data or "samples", arguments.root or found.root
-    return [load_data(arguments.data, arguments.root, split, tuple(size) if size else None) for split in splits]
+    return [
+        load_data(arguments.data, arguments.root, split, tuple(size) if size else None) for split in splits]
 
 def say(*words):
     "Print, on the first of several processes only."
@@ -206,14 +214,16 @@ def pretrain_command(arguments):
 COMMANDS["pretrain"] = Command(
     "pretrain one method, here or under torchrun; killed at any moment, the same command goes on",
     (
-        "pixcl pretrain cp2 --steps 400 --batch-size 32 --set compose.size=96 --set compose.stride=8 --out runs/cp2",
+        (
+            "pixcl pretrain cp2 --steps 400 --batch-size 32 --set compose.size=96 --set compose.stride=8"
+            " --out runs/cp2"),
         "pixcl pretrain --recipe densecl-coco --root ~/coco --precision bf16 --out runs/densecl",
-        "torchrun --nproc-per-node 8 -m pixcl_nb.cli pretrain --recipe cp2-imagenet --root ~/imagenet --out runs/cp2",
-        "pixcl pretrain --config runs/cp2/run.yaml --seed 1 --out runs/cp2-seed1",
-    ),
+        (
+            "torchrun --nproc-per-node 8 -m pixcl_nb.cli pretrain --recipe cp2-imagenet --root ~/imagenet"
+            " --out runs/cp2"),
+        "pixcl pretrain --config runs/cp2/run.yaml --seed 1 --out runs/cp2-seed1"),
     add_pretrain,
-    pretrain_command,
-)
+    pretrain_command)
 
 # %% ../nbs/9_experiments/97_cli.ipynb #6c70e14f
 def add_rerun(parser):
@@ -284,13 +294,19 @@ ALSO = {"probe": "linear_probe", "separability": "separation"}       # other wor
 
 def add_evaluate(parser):
     add_encoder(parser)
-    parser.add_argument("--protocols", nargs="+", metavar="NAME", help=f"{', '.join([*PROTOCOLS, 'boundary'])}; or all. Default: linear_probe")
+    parser.add_argument(
+        "--protocols", nargs="+", metavar="NAME",
+        help=f"{', '.join([*PROTOCOLS, 'boundary'])}; or all. Default: linear_probe")
     add_data(parser, "val", None)
     add_size(parser)
     parser.add_argument("--recipe", metavar="NAME", help=f"fine-tune as a paper does: {', '.join(FINETUNES)}")
-    parser.add_argument("--images", type=int, metavar="N", help="learn from so many labelled images only, spread over the classes")
-    parser.add_argument("--steps", type=int, metavar="N", help="of the fine-tune (short for --set finetune.steps=N)")
-    parser.add_argument("--set", action="append", metavar="PROTOCOL.NAME=VALUE", help="an option of a protocol")
+    parser.add_argument(
+        "--images", type=int, metavar="N",
+        help="learn from so many labelled images only, spread over the classes")
+    parser.add_argument(
+        "--steps", type=int, metavar="N", help="of the fine-tune (short for --set finetune.steps=N)")
+    parser.add_argument(
+        "--set", action="append", metavar="PROTOCOL.NAME=VALUE", help="an option of a protocol")
     parser.add_argument("--seed", type=int, default=0, metavar="N")
     parser.add_argument("--device", default="cpu", metavar="WORD", help="cpu, cuda, mps or auto")
     parser.add_argument("--out", metavar="FILE.json", help="write the EvaluationReport there")
@@ -368,13 +384,13 @@ COMMANDS["evaluate"] = Command(
     "what is an encoder worth for pixels?",
     (
         "pixcl evaluate runs/cp2 --protocols probe finetune retrieve --out runs/cp2/evaluation.json",
-        "pixcl evaluate moco_v2_200ep.pth.tar --encoder resnet50 --output-stride 16 --data voc --root ~/voc --size 256 256 --device cuda",
+        (
+            "pixcl evaluate moco_v2_200ep.pth.tar --encoder resnet50 --output-stride 16 --data voc --root"
+            " ~/voc --size 256 256 --device cuda"),
         "pixcl evaluate runs/densecl --recipe densecl-voc --root ~/voc --device cuda --out voc.json",
-        "pixcl evaluate runs/densecl --protocols all --set cluster.k=30 --steps 500",
-    ),
+        "pixcl evaluate runs/densecl --protocols all --set cluster.k=30 --steps 500"),
     add_evaluate,
-    evaluate_command,
-)
+    evaluate_command)
 
 # %% ../nbs/9_experiments/97_cli.ipynb #379671f6
 def add_export(parser):
@@ -433,37 +449,47 @@ COMMANDS["demo"] = Command("pretrain CP2 and MoCo, evaluate both against random 
 COMMANDS["claims"] = Command("the papers' claims against our own runs", (f"pixcl claims --rows densecl_probe --root ~/camvid --seeds 0 1 2", "rows: " + ", ".join(ROWS)), add_claims, claims_command)
 
 # %% ../nbs/9_experiments/97_cli.ipynb #39f27dbe
-CODES = "exit codes: 0 done; 1 refused or failed, with one line on stderr; 2 wrong usage; 3 checked and not as it should be (data: faults, rerun: other bits); 130 Ctrl-C; 143 SIGTERM"
+CODES = (
+    "exit codes: 0 done; 1 refused or failed, with one line on stderr; 2 wrong usage; 3 checked and not as it"
+    " should be (data: faults, rerun: other bits); 130 Ctrl-C; 143 SIGTERM")
 
 def build_parser()->argparse.ArgumentParser:
     "Every command with its options."
     from pixcl_nb import __version__
     shape = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser("pixcl", description="Pixel-level contrastive learning for semantic segmentation.", epilog=f"pixcl COMMAND --help shows its options and examples\n{CODES}", formatter_class=shape)
+    parser = argparse.ArgumentParser(
+        "pixcl", description="Pixel-level contrastive learning for semantic segmentation.",
+        epilog=f"pixcl COMMAND --help shows its options and examples\n{CODES}", formatter_class=shape)
     parser.add_argument("--version", action="version", version=f"pixcl_nb {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, command in COMMANDS.items():
-        one = commands.add_parser(name, help=command.summary, description=command.summary, epilog="examples:\n  " + "\n  ".join(command.examples) + f"\n\n{CODES}", formatter_class=shape)
+        one = commands.add_parser(
+            name, help=command.summary, description=command.summary,
+            epilog="examples:\n  " + "\n  ".join(command.examples) + f"\n\n{CODES}", formatter_class=shape)
         command.add(one)
         one.set_defaults(run=command.run)
     add_commands(commands)                                             # grade, course
     return parser
 
 # %% ../nbs/9_experiments/97_cli.ipynb #0b292a6a
-EXPECTED = (ValueError, TypeError, RuntimeError, OSError, ImportError, MemoryError)      # what a user or a machine can cause; anything else is ours and keeps its traceback
+# what a user or a machine can cause; anything else is ours and keeps its traceback
+EXPECTED = (ValueError, TypeError, RuntimeError, OSError, ImportError, MemoryError)
 
 def main(
     words=None # the command line without the program's name; None = sys.argv
 )->int:
     "Run one command. Errors are one line on stderr; the exit codes are in `pixcl --help`."
     arguments = build_parser().parse_args(words)
-    if os.getcwd() not in sys.path: sys.path.append(os.getcwd())       # where a method of one's own (module:Class) may lie
+    # where a method of one's own (module:Class) may lie
+    if os.getcwd() not in sys.path: sys.path.append(os.getcwd())
     try: return arguments.run(arguments) or 0
     except BrokenPipeError:                                            # `pixcl recipes | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except EXPECTED as error:
-        print(f"pixcl {arguments.command}: {' '.join(str(error).split()) or type(error).__name__}", file=sys.stderr)
+        print(
+            f"pixcl {arguments.command}: {' '.join(str(error).split()) or type(error).__name__}",
+            file=sys.stderr)
         return 1
     except KeyboardInterrupt: return 130
 

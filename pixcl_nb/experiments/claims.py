@@ -99,33 +99,38 @@ class ClaimsConfig:
 
 # %% ../../nbs/9_experiments/96_claims.ipynb #8a31835d
 SCALES = {
-    "small": dict(data="samples", size=(128, 128), seeds=(0,), steps=60, quick_steps=20, finetune_steps=40, budgets=(8, 60), contrast_steps=20, auxiliary_steps=20, clusters=12),
+    "small": dict(
+        data="samples", size=(128, 128), seeds=(0,), steps=60, quick_steps=20, finetune_steps=40,
+        budgets=(8, 60), contrast_steps=20, auxiliary_steps=20, clusters=12),
     "laptop": dict(),
-    "gpu": dict(size=(180, 240), encoder="resnet18", output_stride=8, device="cuda", batch_size=128, crop=128, steps=4000, quick_steps=1000, finetune_steps=2000, finetune_batch=16, contrast_steps=1000, auxiliary_steps=1000)}
+    "gpu": dict(
+        size=(180, 240), encoder="resnet18", output_stride=8, device="cuda", batch_size=128, crop=128,
+        steps=4000, quick_steps=1000, finetune_steps=2000, finetune_batch=16, contrast_steps=1000,
+        auxiliary_steps=1000)}
 
 # %% ../../nbs/9_experiments/96_claims.ipynb #945dd9cd
 @dataclass(frozen=True)
 class Arm:
     "One way to get an encoder; `method` None stands for random weights."
     title: str                     # for tables
-    method: str = None             # a name for demo.method_settings: "moco", "densecl-mutual", …; "auxiliary" and "labels" have their own settings
+    # a name for demo.method_settings: "moco", "densecl-mutual", …; "auxiliary" and "labels" have their
+    # own settings
+    method: str = None
     steps: str = "steps"           # the field of ClaimsConfig that says how many
     start: str = None              # the arm whose trained encoder it starts from
     settings: dict = field(default_factory=dict) # on top of the recipe's
 
 ARMS = {
-    "random": Arm("random weights"),
-    "moco": Arm("MoCo v2", "moco"),
-    "densecl": Arm("DenseCL", "densecl"),
+    "random": Arm("random weights"), "moco": Arm("MoCo v2", "moco"), "densecl": Arm("DenseCL", "densecl"),
     "densecl-geometric": Arm("DenseCL, geometric positives", "densecl-geometric"),
-    "densecl-mutual": Arm("DenseCL, mutual positives", "densecl-mutual"),
-    "cp2": Arm("CP2", "cp2"),
+    "densecl-mutual": Arm("DenseCL, mutual positives", "densecl-mutual"), "cp2": Arm("CP2", "cp2"),
     "moco-longer": Arm("MoCo v2, then MoCo v2", "moco", "quick_steps", "moco"),
     "cp2-quick": Arm("MoCo v2, then CP2", "cp2", "quick_steps", "moco"),
     "label": Arm("Label contrast", "label_contrast"),
     "auxiliary": Arm("Auxiliary contrast", "auxiliary_contrast"),
     "densecl-longer": Arm("DenseCL, then DenseCL", "densecl", "auxiliary_steps", "densecl"),
-    "geometric-longer": Arm("DenseCL, then geometric positives", "densecl-geometric", "auxiliary_steps", "densecl")}
+    "geometric-longer": Arm(
+        "DenseCL, then geometric positives", "densecl-geometric", "auxiliary_steps", "densecl")}
 
 # %% ../../nbs/9_experiments/96_claims.ipynb #17411410
 ALWAYS = (
@@ -156,7 +161,8 @@ class Bench:
         self.train, self.labelled, self.test = demo_data(config)
 
     def settings(self, *names) -> dict:
-        "The part of the configuration that a job depends on, and the threads, which a CPU's last bits depend on."
+        """The part of the configuration that a job depends on, and the threads, which a CPU's last bits
+        depend on."""
         return {
             **{name: getattr(self.config, name) for name in (*ALWAYS, *names)},
             "threads": torch.get_num_threads(),
@@ -276,16 +282,22 @@ def tune(bench:Bench, encoder, labelled, steps:int, seed:int, head="fcn"):
 # %% ../../nbs/9_experiments/96_claims.ipynb #02e4a834
 def score(bench:Bench, name:str, protocol:str, seed:int)->dict:
     "The score of an arm as a job: an arm whose scores are all there is not trained again."
-    own = ["temperature", "steps", ARMS[name].steps] + (["finetune_steps", "finetune_batch", "finetune_lr"] if protocol.startswith("finetune") else [])
+    own = ["temperature", "steps", ARMS[name].steps] + (
+        ["finetune_steps", "finetune_batch", "finetune_lr"] if protocol.startswith("finetune") else [])
     if ARMS[name].method == "label_contrast": own += ["contrast_form", "contrast_samples"]
     if ARMS[name].method == "auxiliary_contrast": own += ["clusters", "auxiliary_samples"]
     if (ARMS[name].method or "").startswith("cp2"): own += ["position", "dense_weight", "dense_temperature"]
-    settings = {**bench.settings(*MEASURED, *own), "arm": dataclasses.asdict(ARMS[name]), "protocol": protocol, "seed": seed}
-    return bench.job(f"score-{name}-{protocol}-seed{seed}", settings, lambda: measure(bench, bench.method(name, seed), protocol, seed))
+    settings = {
+        **bench.settings(*MEASURED, *own), "arm": dataclasses.asdict(ARMS[name]), "protocol": protocol,
+        "seed": seed}
+    return bench.job(
+        f"score-{name}-{protocol}-seed{seed}", settings,
+        lambda: measure(bench, bench.method(name, seed), protocol, seed))
 
 def scores(bench:Bench, names, protocol:str)->dict:
     "Arm → its score for each seed."
-    return {name: [score(bench, name, protocol, seed)["score"] for seed in bench.config.seeds] for name in names}
+    return {
+        name: [score(bench, name, protocol, seed)["score"] for seed in bench.config.seeds] for name in names}
 
 # %% ../../nbs/9_experiments/96_claims.ipynb #d5451510
 def paired(a, b) -> dict:  # scores of one arm, a seed each  # of the other, the same seeds
@@ -304,7 +316,8 @@ def paired(a, b) -> dict:  # scores of one arm, a seed each  # of the other, the
     }
 
 def verdict(difference: dict) -> str:
-    "\"reproduced\" if the whole interval is above 0, \"contradicted\" if it is below, else \"not at this scale\"; one seed gives none."
+    """\"reproduced\" if the whole interval is above 0, \"contradicted\" if it is below, else \"not at this
+    scale\"; one seed gives none."""
     if difference["low"] is None:
         return "one seed: no verdict"
     return (
@@ -333,9 +346,12 @@ def densecl_probe(bench:Bench)->dict:
     return compare(bench, "probe", "densecl", "moco", ["random", *other_positives(bench)])
 
 def densecl_matches(bench:Bench)->dict:
-    "Share of feature matches within one cell of the true warp, trained against untrained, and its course in training."
+    """Share of feature matches within one cell of the true warp, trained against untrained, and its course
+    in training."""
     found = compare(bench, "matches", "densecl", "random", ["moco", *other_positives(bench)])
-    course = {name: [agreement_course(bench, name, seed) for seed in bench.config.seeds] for name in ("densecl", *other_positives(bench)) if name != "densecl-geometric"}
+    course = {
+        name: [agreement_course(bench, name, seed) for seed in bench.config.seeds]
+        for name in ("densecl", *other_positives(bench)) if name != "densecl-geometric"}
     return {**found, "course": course}
 
 def other_positives(bench:Bench)->list:
@@ -348,20 +364,28 @@ def agreement_course(bench:Bench, name:str, seed:int)->list:
         bench.method(name, seed)
         lines = (bench.out / "arms" / f"{name}-seed{seed}" / "log.jsonl").read_text().splitlines()
         return {"course": tenth_means([json.loads(line)["agreement"] for line in lines])}
-    return bench.job(f"course-{name}-seed{seed}", {**bench.settings("steps", "temperature"), "arm": dataclasses.asdict(ARMS[name]), "seed": seed}, read)["course"]
+    return bench.job(
+        f"course-{name}-seed{seed}",
+        {**bench.settings("steps", "temperature"), "arm": dataclasses.asdict(ARMS[name]), "seed": seed}, read,
+    )["course"]
 
 # %% ../../nbs/9_experiments/96_claims.ipynb #97ecd4e1
 def step_times(methods:dict, images, steps:int, precision:str="float32")->dict:
-    "Seconds of each training step, method → list, the methods taking turns and changing who goes first; three untimed steps each come before."
+    """Seconds of each training step, method → list, the methods taking turns and changing who goes first;
+    three untimed steps each come before."""
     from pixcl_nb.training.loop import train_step
     device, found = images.device, {name: [] for name in methods}
-    optimizers = {name: torch.optim.SGD([p for p in method.parameters() if p.requires_grad], .01, momentum=.9) for name, method in methods.items()}
+    optimizers = {
+        name: torch.optim.SGD([p for p in method.parameters() if p.requires_grad], 0.01, momentum=0.9)
+        for name, method in methods.items()}
     wait = torch.cuda.synchronize if device.type == "cuda" else (lambda: None)
     for step in range(steps + 3):
         for name in list(methods)[::1 if step % 2 else -1]:
             wait()
             started = time.perf_counter()
-            train_step(methods[name].loss, optimizers[name], images, None, None, torch.Generator().manual_seed(step), precision)
+            train_step(
+                methods[name].loss, optimizers[name], images, None, None, torch.Generator().manual_seed(step),
+                precision)
             methods[name].after_step()
             wait()
             if step >= 3: found[name].append(time.perf_counter() - started)
@@ -395,17 +419,30 @@ def densecl_overhead(bench: Bench) -> dict:
 
 # %% ../../nbs/9_experiments/96_claims.ipynb #1ae99533
 def cp2_finetune(bench:Bench)->dict:
-    "CP2 with its pretrained decoder and MoCo v2, fine-tuned alike; without the decoder and random weights beside them."
-    values = {**scores(bench, ["random", "moco", "cp2"], "finetune"), "cp2+decoder": [score(bench, "cp2", "finetune+decoder", seed)["score"] for seed in bench.config.seeds]}
+    """CP2 with its pretrained decoder and MoCo v2, fine-tuned alike; without the decoder and random
+    weights beside them."""
+    values = {
+        **scores(bench, ["random", "moco", "cp2"], "finetune"),
+        "cp2+decoder": [
+            score(bench, "cp2", "finetune+decoder", seed)["score"] for seed in bench.config.seeds]}
     probe = scores(bench, ["random", "moco", "cp2"], "probe")
-    return {"values": values, "compared": ["cp2+decoder", "moco"], "difference": paired(values["cp2+decoder"], values["moco"]), "probe": probe, "probe_difference": paired(probe["cp2"], probe["moco"])}
+    return {
+        "values": values, "compared": ["cp2+decoder", "moco"],
+        "difference": paired(values["cp2+decoder"], values["moco"]), "probe": probe,
+        "probe_difference": paired(probe["cp2"], probe["moco"])}
 
 def cp2_quick(bench:Bench)->dict:
-    "CP2 for a few steps after MoCo v2, against as many steps more of MoCo v2, fine-tuned alike; and the frozen probe."
-    values = {**scores(bench, ["moco", "moco-longer"], "finetune"), "cp2-quick+decoder": [score(bench, "cp2-quick", "finetune+decoder", seed)["score"] for seed in bench.config.seeds]}
+    """CP2 for a few steps after MoCo v2, against as many steps more of MoCo v2, fine-tuned alike; and the
+    frozen probe."""
+    values = {
+        **scores(bench, ["moco", "moco-longer"], "finetune"),
+        "cp2-quick+decoder": [
+            score(bench, "cp2-quick", "finetune+decoder", seed)["score"] for seed in bench.config.seeds]}
     probe = scores(bench, ["moco", "moco-longer", "cp2-quick"], "probe")
-    return {"values": values, "compared": ["cp2-quick+decoder", "moco-longer"], "difference": paired(values["cp2-quick+decoder"], values["moco-longer"]),
-            "probe": probe, "probe_difference": paired(probe["cp2-quick"], probe["moco-longer"])}
+    return {
+        "values": values, "compared": ["cp2-quick+decoder", "moco-longer"],
+        "difference": paired(values["cp2-quick+decoder"], values["moco-longer"]), "probe": probe,
+        "probe_difference": paired(probe["cp2-quick"], probe["moco-longer"])}
 
 # %% ../../nbs/9_experiments/96_claims.ipynb #2215d916
 def label_contrast(bench: Bench, count: int, encoder, seed: int):
@@ -422,19 +459,29 @@ def label_contrast(bench: Bench, count: int, encoder, seed: int):
 
 # %% ../../nbs/9_experiments/96_claims.ipynb #eee7efba
 def budget_score(bench:Bench, count:int, contrast:bool, seed:int, longer:int=1)->dict:
-    "mIoU after fine-tuning on `count` labelled images, from random weights or from label contrast on the same images."
+    """mIoU after fine-tuning on `count` labelled images, from random weights or from label contrast on the
+    same images."""
     c, name = bench.config, "contrast" if contrast else "scratch"
     def work():
-        labelled, encoder = label_subset(bench.labelled, count=count, seed=seed).cache(), first_encoder(c, seed)
+        labelled, encoder = label_subset(bench.labelled, count=count, seed=seed).cache(), first_encoder(
+            c, seed)
         if contrast: encoder = label_contrast(bench, count, encoder, seed).encoder
         result = tune(bench, encoder.to(c.device), labelled, c.finetune_steps * longer, seed)
         return {"score": result.miou, "loss": tenth_means(result.history)}
-    settings = {**bench.settings(*MEASURED, "finetune_steps", "finetune_batch", "finetune_lr", *(["contrast_steps", "contrast_form", "contrast_samples"] if contrast else [])), "count": count, "seed": seed, "longer": longer}
-    return bench.job(f"budget-{name}-{count}-seed{seed}" + (f"-times{longer}" if longer > 1 else ""), settings, work)
+    settings = {
+        **bench.settings(
+            *MEASURED, "finetune_steps", "finetune_batch", "finetune_lr",
+            *(["contrast_steps", "contrast_form", "contrast_samples"] if contrast else [])),
+        "count": count,
+        "seed": seed,
+        "longer": longer}
+    return bench.job(
+        f"budget-{name}-{count}-seed{seed}" + (f"-times{longer}" if longer > 1 else ""), settings, work)
 
 # %% ../../nbs/9_experiments/96_claims.ipynb #5cdac147
 def budget_separation(bench: Bench, count: int, contrast: bool, seed: int) -> dict:
-    "How well classes are apart before fine-tuning (AUROC within images): on the labelled images themselves, and on the test images. What is learned by heart shows in the first only."
+    """How well classes are apart before fine-tuning (AUROC within images): on the labelled images
+    themselves, and on the test images. What is learned by heart shows in the first only."""
 
     def work():
         labelled, encoder = label_subset(bench.labelled, count=count, seed=seed).cache(), first_encoder(
@@ -460,15 +507,29 @@ def budget_separation(bench: Bench, count: int, contrast: bool, seed: int) -> di
 
 # %% ../../nbs/9_experiments/96_claims.ipynb #ba59b4e9
 def label_budget(bench:Bench)->dict:
-    "mIoU against the number of labelled images, with and without label contrast before; the difference is that of the lower half of the budgets."
+    """mIoU against the number of labelled images, with and without label contrast before; the difference
+    is that of the lower half of the budgets."""
     c, budgets = bench.config, [n for n in bench.config.budgets if n <= len(bench.labelled)]
-    values = {f"{name}, {n} labels": [budget_score(bench, n, contrast, seed)["score"] for seed in c.seeds] for n in budgets for name, contrast in (("scratch", False), ("contrast", True))}
+    values = {
+        f"{name}, {n} labels": [budget_score(bench, n, contrast, seed)["score"] for seed in c.seeds]
+        for n in budgets for name, contrast in (("scratch", False), ("contrast", True))}
     gains = {n: paired(values[f"contrast, {n} labels"], values[f"scratch, {n} labels"]) for n in budgets}
-    twice = {n: [budget_score(bench, n, False, seed, 2)["score"] for seed in c.seeds[:1]] for n in (budgets[0], budgets[-1])}
-    few = budgets[:max(1, len(budgets) // 2)]                          # "few labels": the lower half of the budgets
-    pooled = paired(np.mean([values[f"contrast, {n} labels"] for n in few], 0), np.mean([values[f"scratch, {n} labels"] for n in few], 0))
-    apart = {n: {name: [budget_separation(bench, n, contrast, seed) for seed in c.seeds] for name, contrast in (("scratch", False), ("contrast", True))} for n in budgets}
-    return {"values": values, "compared": [f"contrast, mean of {few} labels", "scratch, the same"], "difference": pooled, "gains": gains, "baseline_at_twice_the_steps": twice, "separation": apart}
+    twice = {
+        n: [budget_score(bench, n, False, seed, 2)["score"] for seed in c.seeds[:1]]
+        for n in (budgets[0], budgets[-1])}
+    # "few labels": the lower half of the budgets
+    few = budgets[:max(1, len(budgets) // 2)]
+    pooled = paired(
+        np.mean([values[f"contrast, {n} labels"] for n in few], 0),
+        np.mean([values[f"scratch, {n} labels"] for n in few], 0))
+    apart = {
+        n: {
+            name: [budget_separation(bench, n, contrast, seed) for seed in c.seeds]
+            for name, contrast in (("scratch", False), ("contrast", True))}
+        for n in budgets}
+    return {
+        "values": values, "compared": [f"contrast, mean of {few} labels", "scratch, the same"],
+        "difference": pooled, "gains": gains, "baseline_at_twice_the_steps": twice, "separation": apart}
 
 # %% ../../nbs/9_experiments/96_claims.ipynb #68cb5f92
 @dataclass(frozen=True)
@@ -496,7 +557,8 @@ LABELLINGS = {
 
 # %% ../../nbs/9_experiments/96_claims.ipynb #7d57a980
 class NoiseFeatures(torch.nn.Module):
-    "Features that know nothing of the image: clusters of them are random ids. Drawn anew in every call, in one order for a seed."
+    """Features that know nothing of the image: clusters of them are random ids. Drawn anew in every call,
+    in one order for a seed."""
 
     def __init__(self, stride: int = 8, channels: int = 8, seed: int = 0):  # pixels per cell
         super().__init__()
@@ -543,34 +605,55 @@ def labelling_scores(bench:Bench, names)->dict:
 
 # %% ../../nbs/9_experiments/96_claims.ipynb #b56fa802
 def auxiliary_single(bench:Bench)->dict:
-    "Auxiliary contrast from DenseCL's encoder against its start and against as many steps more with positives from augmentation only."
-    values = {**scores(bench, ["densecl", "densecl-longer", "geometric-longer"], "probe"), **labelling_scores(bench, ["DenseCL"])}
-    return {"values": values, "compared": ["DenseCL", "geometric-longer"], "difference": paired(values["DenseCL"], values["geometric-longer"]), "to_its_start": paired(values["DenseCL"], values["densecl"])}
+    """Auxiliary contrast from DenseCL's encoder against its start and against as many steps more with
+    positives from augmentation only."""
+    values = {
+        **scores(bench, ["densecl", "densecl-longer", "geometric-longer"], "probe"),
+        **labelling_scores(bench, ["DenseCL"])}
+    return {
+        "values": values, "compared": ["DenseCL", "geometric-longer"],
+        "difference": paired(values["DenseCL"], values["geometric-longer"]),
+        "to_its_start": paired(values["DenseCL"], values["densecl"])}
 
 def auxiliary_outliers(bench:Bench)->dict:
     "5 % of the pixels removed as outliers against none, and against 20 %."
     values = labelling_scores(bench, ["DenseCL", "DenseCL, no outliers removed", "DenseCL, 20 % removed"])
-    return {"values": values, "compared": ["DenseCL", "DenseCL, no outliers removed"], "difference": paired(values["DenseCL"], values["DenseCL, no outliers removed"])}
+    return {
+        "values": values, "compared": ["DenseCL", "DenseCL, no outliers removed"],
+        "difference": paired(values["DenseCL"], values["DenseCL, no outliers removed"])}
 
 def auxiliary_algorithm(bench:Bench)->dict:
     "k-means against DBSCAN on the same features."
     values = labelling_scores(bench, ["DenseCL", "DenseCL, DBSCAN"])
-    return {"values": values, "compared": ["DenseCL", "DenseCL, DBSCAN"], "difference": paired(values["DenseCL"], values["DenseCL, DBSCAN"])}
+    return {
+        "values": values, "compared": ["DenseCL", "DenseCL, DBSCAN"],
+        "difference": paired(values["DenseCL"], values["DenseCL, DBSCAN"])}
 
 # %% ../../nbs/9_experiments/96_claims.ipynb #18423164
 def auxiliary_quality(bench:Bench)->dict:
-    "Spearman's rank correlation, over labellings, of what quality says before training and the probe after it; one for each seed."
+    """Spearman's rank correlation, over labellings, of what quality says before training and the probe
+    after it; one for each seed."""
     from scipy.stats import spearmanr
     found = {name: [labelling_score(bench, name, seed) for seed in bench.config.seeds] for name in LABELLINGS}
     values = {name: [run["score"] for run in runs] for name, runs in found.items()}
     quality = {name: [run["quality"] for run in runs] for name, runs in found.items()}
-    correlations = {metric: [float(spearmanr(*zip(*[(quality[name][i][metric], values[name][i]) for name in LABELLINGS])).statistic) for i in range(len(bench.config.seeds))]
-                    for metric in ("positive_precision", "negative_precision", "recall", "v_measure")}
-    return {"values": values, "quality": quality, "correlations": correlations, "compared": ["rank correlation of V-measure and probe", "0"], "difference": paired(correlations["v_measure"], np.zeros(len(bench.config.seeds)))}
+    correlations = {
+        metric: [
+            float(
+                spearmanr(
+                    *zip(*[(quality[name][i][metric], values[name][i]) for name in LABELLINGS])
+                ).statistic)
+            for i in range(len(bench.config.seeds))]
+        for metric in ("positive_precision", "negative_precision", "recall", "v_measure")}
+    return {
+        "values": values, "quality": quality, "correlations": correlations,
+        "compared": ["rank correlation of V-measure and probe", "0"],
+        "difference": paired(correlations["v_measure"], np.zeros(len(bench.config.seeds)))}
 
 # %% ../../nbs/9_experiments/96_claims.ipynb #17db77b8
 def equal_steps(bench: Bench) -> dict:
-    "Every method's frozen probe after equal steps from the same weights; the verdict compares auxiliary contrast with the best of the methods that see no labels."
+    """Every method's frozen probe after equal steps from the same weights; the verdict compares auxiliary
+    contrast with the best of the methods that see no labels."""
     values = scores(bench, ["random", "moco", "densecl", "cp2", "auxiliary", "label"], "probe")
     best = max(("moco", "densecl", "cp2"), key=lambda name: np.mean(values[name]))
     return {
@@ -584,7 +667,8 @@ def equal_steps(bench: Bench) -> dict:
 
 # %% ../../nbs/9_experiments/96_claims.ipynb #c3d8a719
 def comparison(bench: Bench) -> dict:
-    "Every method at equal steps under every protocol; the verdict compares auxiliary contrast with random weights under the probe."
+    """Every method at equal steps under every protocol; the verdict compares auxiliary contrast with
+    random weights under the probe."""
     names, counts = ["random", "moco", "densecl", "cp2", "label", "auxiliary"], [
         n for n in bench.config.budgets if n <= len(bench.labelled)
     ]
@@ -622,7 +706,8 @@ def run_claims(
     say=print,  # where progress is told
     progress: bool = False,  # bars while training
 ) -> dict:
-    "Do every row that is not done, write `results.json`, return it. A row that fails does not stop the others: its error stands in its place."
+    """Do every row that is not done, write `results.json`, return it. A row that fails does not stop the
+    others: its error stands in its place."""
     bench = Bench(config or ClaimsConfig(), out, say, progress)
     found = {name: try_row(bench, name, scale) for name in bench.config.rows or ROWS}
     results = {
@@ -641,7 +726,10 @@ def claim_row(bench:Bench, name:str, scale:str)->dict:
     bench.seconds.clear()
     result = row.work(bench)
     said = "machinery only" if scale == "small" else verdict(result["difference"])
-    found = {"claim": row.claim, "paper": row.paper, "measure": row.measure, **result, "verdict": said, "command": claim_command_line(bench.config, name, scale), "machine": made_by(torch.device(bench.config.device))}
+    found = {
+        "claim": row.claim, "paper": row.paper, "measure": row.measure, **result, "verdict": said,
+        "command": claim_command_line(bench.config, name, scale),
+        "machine": made_by(torch.device(bench.config.device))}
     found["minutes"] = round(sum(bench.seconds.values()) / 60, 1)
     atomic_write(bench.out / "rows" / f"{name}.json", json.dumps(found, indent=1))
     bench.say(f"{name}: {found['difference']['mean']:+.4f}, {said}, {time.time() - started:.0f} s")
@@ -653,7 +741,10 @@ def try_row(bench:Bench, name:str, scale:str)->dict:
     try: return claim_row(bench, name, scale)
     except (ValueError, RuntimeError, OSError) as error:
         bench.say(f"{name}: failed: {error}")
-        return {"claim": ROWS[name].claim, "paper": ROWS[name].paper, "measure": ROWS[name].measure, "error": f"{type(error).__name__}: {error}", "command": claim_command_line(bench.config, name, scale)}
+        return {
+            "claim": ROWS[name].claim, "paper": ROWS[name].paper, "measure": ROWS[name].measure,
+            "error": f"{type(error).__name__}: {error}",
+            "command": claim_command_line(bench.config, name, scale)}
 
 # %% ../../nbs/9_experiments/96_claims.ipynb #dfd2109d
 def claim_command_line(config: ClaimsConfig, row: str, scale: str) -> str:

@@ -42,16 +42,23 @@ def plain_lines(lines:dict)->dict:
     return found
 
 # %% ../../nbs/9_experiments/93_recipes.ipynb #9906bc2c
-ALL_PAIRS = {                                                    # MoCo v2, DenseCL and CP2 have these in common
-    "encoder": ("resnet50", "[code] all three"),
-    "train.optimizer": ("sgd", "[code]"), "train.momentum": (.9, "[code]"), "train.weight_decay": (1e-4, "[code] on every parameter"),
-    "train.schedule": ("cosine", "[code] to 0; theirs steps once an epoch, ours every step"), "train.warmup_steps": (0, "[code]"), "train.precision": ("float32", "[code]"),
-    "settings.queue_size": (65536, "[code]"), "settings.momentum": (.999, "[code] constant"), "settings.temperature": (.2, "[code]"), "settings.dim": (128, "[code]"),
-    "data": ("images", "[code] no labels are used"), "size": ((512, 512), "[ours] images are decoded into this box; theirs are cropped at native size"),
-    "train.workers": (8, "[ours]"), "train.checkpoint_every": (1000, "[ours]"), "train.channels_last": (True, "[ours] layout only"),
-}
-VIEW = {"size": (224, "[code]"), "scale": ((.2, 1.), "[code]"), "brightness": (.4, "[code]"), "contrast": (.4, "[code]"), "saturation": (.4, "[code]"), "hue": (.1, "[code]"),
-        "jitter": (.8, "[code]"), "grayscale": (.2, "[code]"), "blur": (.5, "[code]"), "blur_sigma": ((.1, 2.), "[code] in pixels"), "flip": (.5, "[code]")}
+# MoCo v2, DenseCL and CP2 have these in common
+ALL_PAIRS = {
+    "encoder": ("resnet50", "[code] all three"), "train.optimizer": ("sgd", "[code]"),
+    "train.momentum": (0.9, "[code]"), "train.weight_decay": (1e-4, "[code] on every parameter"),
+    "train.schedule": ("cosine", "[code] to 0; theirs steps once an epoch, ours every step"),
+    "train.warmup_steps": (0, "[code]"), "train.precision": ("float32", "[code]"),
+    "settings.queue_size": (65536, "[code]"), "settings.momentum": (0.999, "[code] constant"),
+    "settings.temperature": (0.2, "[code]"), "settings.dim": (128, "[code]"),
+    "data": ("images", "[code] no labels are used"),
+    "size": ((512, 512), "[ours] images are decoded into this box; theirs are cropped at native size"),
+    "train.workers": (8, "[ours]"), "train.checkpoint_every": (1000, "[ours]"),
+    "train.channels_last": (True, "[ours] layout only")}
+VIEW = {
+    "size": (224, "[code]"), "scale": ((0.2, 1.0), "[code]"), "brightness": (0.4, "[code]"),
+    "contrast": (0.4, "[code]"), "saturation": (0.4, "[code]"), "hue": (0.1, "[code]"),
+    "jitter": (0.8, "[code]"), "grayscale": (0.2, "[code]"), "blur": (0.5, "[code]"),
+    "blur_sigma": ((0.1, 2.0), "[code] in pixels"), "flip": (0.5, "[code]")}
 view_lines = lambda where: {f"settings.{where}.{name}": line for name, line in VIEW.items()}
 PLAIN_INIT = {"encoder_options": ({"zero_init_last": False}, "[code] blocks do not start as their shortcuts")}
 ZERO_INIT = {"encoder_options": ({"zero_init_last": True}, "[code] the last γ of every block is 0")}
@@ -121,8 +128,8 @@ def recipe_values(name: str, world: int = 1) -> dict:  # of RECIPES  # processes
     found = recipe(name)
     if found.batch[0] % world:
         raise ValueError(
-            f"recipe: {name} takes {found.batch[0]} images a step, which {world} processes cannot share equally; start another number, or give --batch-size"
-        )
+            f"recipe: {name} takes {found.batch[0]} images a step, which {world} processes cannot share"
+            " equally; start another number, or give --batch-size")
     values = {"method": found.method, **plain_lines(found.lines)}
     share = found.batch[0] // world
     if "queue_size" in values["settings"]:
@@ -130,7 +137,8 @@ def recipe_values(name: str, world: int = 1) -> dict:  # of RECIPES  # processes
     return merged(values, {"train": {"batch_size": share}})
 
 def norm_groups(share: int, world: int) -> dict:
-    "How processes with so many images each keep to groups of 32: split where one holds several groups, MoCo's shuffle across processes where each holds one."
+    """How processes with so many images each keep to groups of 32: split where one holds several groups,
+    MoCo's shuffle across processes where each holds one."""
     if share > GROUP and share % GROUP == 0:
         return {"batch_norm": "split", "splits": share // GROUP}
     return {"batch_norm": "shuffle"} if world > 1 else {}
@@ -260,9 +268,12 @@ def bill(
     cost:StepCost=None # of an image; None = counted now
 )->Bill:
     "What a configuration costs on so many GPUs."
-    cost, batch, steps = cost or step_cost(config), config.train.batch_size, with_steps(config, images, 1).train.steps
+    cost, batch, steps = (
+        cost or step_cost(config), config.train.batch_size, with_steps(config, images, 1).train.steps)
     flops = cost.flops * batch
-    hours = {key: flops * steps / (gpus * machine.peak * machine.share) / 3600 for key, machine in MACHINES.items()}
+    hours = {
+        key: flops * steps / (gpus * machine.peak * machine.share) / 3600 for key, machine in MACHINES.items()
+    }
     return Bill(name, steps, batch, flops, cost.saved * batch / gpus + cost.state, hours)
 
 def recipe_bill(name:str, precision:str=None)->Bill:

@@ -18,13 +18,18 @@ from ..checks import check_name, full_precision
 def wide(
     *tensors # float tensors (None is passed through)
 ):
-    "The tensors in the dtype losses are computed in: float64 if one of them is, else float32 (so bf16 and fp16 are lifted)."
-    dtype = torch.float64 if any(t is not None and t.dtype == torch.float64 for t in tensors) else torch.float32
+    """The tensors in the dtype losses are computed in: float64 if one of them is, else float32 (so bf16
+    and fp16 are lifted)."""
+    dtype = (
+        torch.float64 if any(t is not None and t.dtype == torch.float64 for t in tensors) else torch.float32)
     return [None if t is None else t.to(dtype) for t in tensors]
 
 # %% ../../nbs/4_losses/43_streaming.ipynb #b8993917
-BITS = math.log2(math.e)      # e^s = 2^(s·BITS): logits are kept in bits where that helps, because exp2() is several times faster than exp() on a CPU
-SAFE_LOGIT = {torch.float32: 35., torch.float64: 300.}   # up to here exp() needs no shift: e^35 = 2e15, and a million of them still fit
+# e^s = 2^(s·BITS): logits are kept in bits where that helps, because exp2() is several times faster than
+# exp() on a CPU
+BITS = math.log2(math.e)
+# up to here exp() needs no shift: e^35 = 2e15, and a million of them still fit
+SAFE_LOGIT = {torch.float32: 35., torch.float64: 300.}
 
 # %% ../../nbs/4_losses/43_streaming.ipynb #dc9fb01e
 def logit_bound(
@@ -32,7 +37,8 @@ def logit_bound(
     columns, # (K, D)
     temperature:float # divides the logits
 ):
-    "An upper bound of every |logit|, by Cauchy-Schwarz: the longest row times the longest column, over the temperature."
+    """An upper bound of every |logit|, by Cauchy-Schwarz: the longest row times the longest column, over
+    the temperature."""
     longest = lambda x: float(torch.linalg.vector_norm(x, dim=1).max()) if len(x) else 0.
     return longest(rows) * longest(columns) / temperature
 
@@ -62,13 +68,20 @@ def use_backend(
 def fused(
     rows # (n, D), decides whether the kernels can be used
 ):
-    "The module of Triton kernels if the backend says so, else None. `ValueError` where it was asked for and cannot be used."
+    """The module of Triton kernels if the backend says so, else None. `ValueError` where it was asked for
+    and cannot be used."""
     if BACKEND["name"] != "triton": return None
     from pixcl_nb.losses import triton as kernels
-    if kernels.triton is None: raise ValueError("backend: 'triton' is not installed here; use backend 'torch'")
-    if rows.device.type != "cuda" and not kernels.triton.knobs.runtime.interpret: raise ValueError(f"backend: 'triton' needs CUDA, the rows are on {rows.device.type}; use backend 'torch' (TRITON_INTERPRET=1 runs the kernels on a CPU, very slowly)")
+    if kernels.triton is None:
+        raise ValueError("backend: 'triton' is not installed here; use backend 'torch'")
+    if rows.device.type != "cuda" and not kernels.triton.knobs.runtime.interpret:
+        raise ValueError(
+            f"backend: 'triton' needs CUDA, the rows are on {rows.device.type}; use backend 'torch'"
+            " (TRITON_INTERPRET=1 runs the kernels on a CPU, very slowly)")
     if rows.dtype != torch.float32 or rows.shape[1] > kernels.LONGEST_ROW:
-        raise ValueError(f"backend: 'triton' takes float32 rows of at most {kernels.LONGEST_ROW} channels, got {rows.dtype} with {rows.shape[1]}; use backend 'torch'")
+        raise ValueError(
+            f"backend: 'triton' takes float32 rows of at most {kernels.LONGEST_ROW} channels, got"
+            f" {rows.dtype} with {rows.shape[1]}; use backend 'torch'")
     return kernels
 
 # %% ../../nbs/4_losses/43_streaming.ipynb #bda06998
@@ -79,9 +92,11 @@ class ClassTail:
         self.row_classes, self.tail_classes = row_classes, tail_classes
 
     def seen(self, i, j):
-        "The slice of the tail that rows i…j see, and (rows, slice) bool: which of it is hidden from which row."
+        """The slice of the tail that rows i…j see, and (rows, slice) bool: which of it is hidden from
+        which row."""
         y, y_tail = self.row_classes[i:j], self.tail_classes
-        start, stop = int(torch.searchsorted(y_tail, y[0])), int(torch.searchsorted(y_tail, y[-1], right=True))
+        start, stop = int(torch.searchsorted(y_tail, y[0])), int(
+            torch.searchsorted(y_tail, y[-1], right=True))
         return start, stop, y[:, None] != y_tail[start:stop]
 
 # %% ../../nbs/4_losses/43_streaming.ipynb #cb96fe67
@@ -153,11 +168,13 @@ def stream_rows(
 
 # %% ../../nbs/4_losses/43_streaming.ipynb #4b59be21
 class WeightedLogSumExp(torch.autograd.Function):
-    "Σ_i w_i log(e^extra_i + Σ_k e^(r_i·c_k/τ)); its gradient is formed in the forward, where the exponentials are at hand."
+    """Σ_i w_i log(e^extra_i + Σ_k e^(r_i·c_k/τ)); its gradient is formed in the forward, where the
+    exponentials are at hand."""
     @staticmethod
     def forward(ctx, rows, columns, extra, weights, temperature, tail, chunk):
         want_rows, want_columns, want_extra = ctx.needs_input_grad[:3]
-        L, d_rows, d_columns = stream_rows(rows, columns, extra, weights, temperature, want_rows, want_columns, tail, chunk)
+        L, d_rows, d_columns = stream_rows(
+            rows, columns, extra, weights, temperature, want_rows, want_columns, tail, chunk)
         d_extra = weights * (extra - L).exp() if want_extra else None
         ctx.save_for_backward(d_rows, d_columns, d_extra)
         return (weights * L).sum()
@@ -179,8 +196,10 @@ def log_sum_exp_loss(
     tail:ClassTail=None, # hides the last columns from rows of another class
     chunk:int=None # rows at a time; None chooses
 ):
-    "Σ_i w_i log(e^extra_i + Σ_k e^(r_i·c_k/τ)): a scalar with gradient to rows, columns and extra, in memory linear in n and K."
-    if not torch.is_grad_enabled(): rows, columns, extra = rows.detach(), columns.detach(), None if extra is None else extra.detach()
+    """Σ_i w_i log(e^extra_i + Σ_k e^(r_i·c_k/τ)): a scalar with gradient to rows, columns and extra, in
+    memory linear in n and K."""
+    if not torch.is_grad_enabled():
+        rows, columns, extra = rows.detach(), columns.detach(), None if extra is None else extra.detach()
     return WeightedLogSumExp.apply(rows, columns, extra, weights, temperature, tail, chunk)
 
 # %% ../../nbs/4_losses/43_streaming.ipynb #d557743e
@@ -265,7 +284,8 @@ def sides(
     I, J, # the slices of a tile
     values # (n,) one number a row
 ):
-    "A tile's rows and, off the diagonal, its columns: (slice, their values ready to broadcast over the tile, axis to sum over)."
+    """A tile's rows and, off the diagonal, its columns: (slice, their values ready to broadcast over the
+    tile, axis to sum over)."""
     return [(I, values[I, None], 1)] + ([(J, values[J], 0)] if I != J else [])
 
 # %% ../../nbs/4_losses/43_streaming.ipynb #56c7dd74
@@ -275,7 +295,8 @@ def pair_log_sum_exp(
     temperature:float, # τ
     careful:bool # logits may be too large for a bare exp
 ):
-    "L_i = log Σ_j e^s_ij over the j related to i; −inf where there is none. Each tile is computed once and serves its rows and its columns."
+    """L_i = log Σ_j e^s_ij over the j related to i; −inf where there is none. Each tile is computed once
+    and serves its rows and its columns."""
     kernels = fused(F)
     if kernels: return kernels.pair_log_sum_exp(F, tiles, temperature)
     F = tiles.sorted(F)
@@ -283,7 +304,8 @@ def pair_log_sum_exp(
     L = F.new_full((len(F),), -math.inf if careful else 0.)
     for I, J, hidden in tiles:
         S = tile_logits(F, I, J, (1 if careful else BITS) / temperature, buffer)
-        E = hide(S, hidden, -math.inf) if careful else hide(S.exp2_(), hidden, 0.)     # exp() of −inf is slow: hide afterwards
+        # exp() of −inf is slow: hide afterwards
+        E = hide(S, hidden, -math.inf) if careful else hide(S.exp2_(), hidden, 0.)
         for K, _, axis in sides(I, J, L):
             if careful: L[K] = torch.logaddexp(L[K], E.logsumexp(axis))
             else: L[K] += E.sum(axis)
@@ -320,7 +342,10 @@ def push_pairs(
     for I, J, hidden in tiles:
         S = tile_logits(F, I, J, (1 if careful else BITS) / temperature, buffer)
         if careful: W = (hide(S, hidden, -math.inf) - L[I, None]).exp() * w[I, None] + (S - L[J]).exp() * w[J]
-        else: W = hide(S.exp2_(), hidden, 0.).mul_(torch.add(c[I, None], c[J], out=other[:S.numel()].view(S.shape)))     # a fresh megabyte for every tile costs more than the sum
+        else:
+            W = hide(S.exp2_(), hidden, 0.0).mul_(
+                torch.add(c[I, None], c[J], out=other[: S.numel()].view(S.shape))
+            )  # a fresh megabyte for every tile costs more than the sum
         add_pull(inner, F, I, J, W, 1 / temperature)
     if tiles.order is not None: G.index_add_(0, tiles.order, inner)
 
@@ -333,7 +358,8 @@ def pull_classes(
     myself:bool, # groups hold the row itself, and that is no positive: take it out again
     temperature:float # τ
 ):
-    "Σ_i a_i Σ_{j∈P(i)} s_ij from class sums: Σ_c (Σ_{i∈c} a_i f_i)·(Σ_{j∈c} f_j)/τ, no pair is looked at. Subtracts its gradient from G."
+    """Σ_i a_i Σ_{j∈P(i)} s_ij from class sums: Σ_c (Σ_{i∈c} a_i f_i)·(Σ_{j∈c} f_j)/τ, no pair is looked
+    at. Subtracts its gradient from G."""
     value, scaled = F.new_zeros(()), F * weights[:, None]
     for sign, ids, total in groups:
         A, C = (F.new_zeros(total, F.shape[1]).index_add_(0, ids, x) for x in (scaled, F))
@@ -405,8 +431,10 @@ def contrast_per_pair(
     temperature:float, # τ
     want_gradient:bool # else None is returned for it
 ):
-    "Σ_p w_p Σ_q softplus(L_p − s_pq), a denominator of its own for every pair (Zhao et al. as released), and its gradient: (value, G)."
-    careful, s_self = not logit_bound(F, F, temperature) <= SAFE_LOGIT[F.dtype], F.square().sum(1) / temperature
+    """Σ_p w_p Σ_q softplus(L_p − s_pq), a denominator of its own for every pair (Zhao et al. as released),
+    and its gradient: (value, G)."""
+    careful, s_self = (
+        not logit_bound(F, F, temperature) <= SAFE_LOGIT[F.dtype], F.square().sum(1) / temperature)
     L = pair_log_sum_exp(F, negatives, temperature, careful)
     G = torch.zeros_like(F) if want_gradient else None
     values, pulls = pull_pairs(G, F, positives, L, weights, temperature, careful)

@@ -13,7 +13,8 @@ import torch
 try:
     import triton
     import triton.language as tl
-except ImportError:                          # Triton is made for Linux and Windows with a GPU; without it only the torch path exists
+# Triton is made for Linux and Windows with a GPU; without it only the torch path exists
+except ImportError:
     from types import SimpleNamespace
     triton, tl = None, SimpleNamespace(constexpr=None)
 
@@ -84,7 +85,8 @@ def push_kernel(X, C, G, L_row, w_row, L_column, w_column, starts, stops, row_cl
 
 # %% ../../nbs/4_losses/45_triton.ipynb #84418f69
 LONGEST_ROW = 512              # channels: beyond, a block of rows no longer fits on the chip
-PRECISION = {"name": None}     # None = "tf32" if torch.backends.cuda.matmul.allow_tf32, else "ieee"; or "ieee" | "tf32x3" | "tf32"
+# None = "tf32" if torch.backends.cuda.matmul.allow_tf32, else "ieee"; or "ieee" | "tf32x3" | "tf32"
+PRECISION = {"name": None}
 
 def block_sizes(
     D:int # length of a row
@@ -92,7 +94,9 @@ def block_sizes(
     "Constants of a compilation: the padded row, rows and columns of a tile, how it is run, precision."
     BD = max(16, triton.next_power_of_2(D))
     M, N = (64, 64) if BD <= 64 else (64, 32) if BD <= 256 else (32, 16)
-    return dict(D=D, BD=BD, M=M, N=N, num_stages=2, num_warps=4 if BD <= 64 else 8, PRECISION=PRECISION["name"] or ("tf32" if torch.backends.cuda.matmul.allow_tf32 else "ieee"))
+    return dict(
+        D=D, BD=BD, M=M, N=N, num_stages=2, num_warps=4 if BD <= 64 else 8,
+        PRECISION=PRECISION["name"] or ("tf32" if torch.backends.cuda.matmul.allow_tf32 else "ieee"))
 
 # %% ../../nbs/4_losses/45_triton.ipynb #2a8d5421
 def column_bounds(
@@ -104,7 +108,9 @@ def column_bounds(
 ):
     "For each block of rows the first and one past the last column it can see, (blocks,) int32 each."
     blocks = -(-n // M)
-    if not sorted_keys: return torch.zeros(blocks, dtype=torch.int32, device=device), torch.full((blocks,), K, dtype=torch.int32, device=device)
+    if not sorted_keys:
+        return torch.zeros(blocks, dtype=torch.int32, device=device), torch.full(
+            (blocks,), K, dtype=torch.int32, device=device)
     change = torch.stack([key[1:] != key[:-1] for key in sorted_keys]).any(0)
     run = torch.cat([change.new_zeros(1, dtype=torch.long), change.long().cumsum(0)])
     stop = torch.bincount(run).cumsum(0)
@@ -118,11 +124,17 @@ RELATIONS = {"all": 0, "same": 1, "different": 2, "tail": 3}
 class Relation:
     "What the kernels must know about the pairs of a set with itself: a `PairTiles` whose tiles are not used."
     def __init__(self, tiles, M):
-        ids = [torch.unique(part, return_inverse=True)[1].to(torch.int32) for part in (tiles.labels, tiles.images, tiles.segment)]
+        ids = [
+            torch.unique(part, return_inverse=True)[1].to(torch.int32)
+            for part in (tiles.labels, tiles.images, tiles.segment)]
         self.arrays = [part for part in ids for _ in range(2)]
         keys = [tiles.segment] + ([tiles.labels] if tiles.pairs == "same" else [])
-        self.bounds = column_bounds(len(tiles.labels), len(tiles.labels), M, tiles.labels.device, None if tiles.order is None else keys)
-        self.constants = dict(PAIRS=RELATIONS[tiles.pairs], MYSELF=True, OTHER_IMAGE=tiles.other_image, BAGS=len(tiles.segments) > 1)
+        self.bounds = column_bounds(
+            len(tiles.labels), len(tiles.labels), M, tiles.labels.device,
+            None if tiles.order is None else keys)
+        self.constants = dict(
+            PAIRS=RELATIONS[tiles.pairs], MYSELF=True, OTHER_IMAGE=tiles.other_image,
+            BAGS=len(tiles.segments) > 1)
 
 # %% ../../nbs/4_losses/45_triton.ipynb #7a1ca732
 def pair_log_sum_exp(
@@ -133,7 +145,9 @@ def pair_log_sum_exp(
     "L_i = log Σ_j e^s_ij over the j related to i, as `streaming.pair_log_sum_exp`."
     F, sizes = tiles.sorted(F).contiguous(), block_sizes(F.shape[1])
     relation, L = Relation(tiles, sizes["M"]), F.new_empty(len(F))
-    log_sum_exp_kernel[(len(relation.bounds[0]),)](F, F, F, L, *relation.bounds, *relation.arrays, len(F), len(F), math.log2(math.e) / temperature, EXTRA=False, **relation.constants, **sizes)
+    log_sum_exp_kernel[(len(relation.bounds[0]),)](
+        F, F, F, L, *relation.bounds, *relation.arrays, len(F), len(F), math.log2(math.e) / temperature,
+        EXTRA=False, **relation.constants, **sizes)
     return tiles.restored(L)
 
 # %% ../../nbs/4_losses/45_triton.ipynb #55faf4ca
@@ -147,10 +161,14 @@ def push_pairs(
 ):
     "Adds the gradient of Σ_i w_i L_i, as `streaming.push_pairs`."
     L = L.masked_fill(weights == 0, math.inf)
-    F, w, L, sizes = tiles.sorted(F).contiguous(), tiles.sorted(weights).contiguous(), tiles.sorted(L).contiguous(), block_sizes(F.shape[1])
+    F, w, L, sizes = (
+        tiles.sorted(F).contiguous(), tiles.sorted(weights).contiguous(), tiles.sorted(L).contiguous(),
+        block_sizes(F.shape[1]))
     relation, inner = Relation(tiles, sizes["M"]), G if tiles.order is None else torch.zeros_like(F)
-    push_kernel[(len(relation.bounds[0]),)](F, F, inner, L, w, L, w, *relation.bounds, *relation.arrays, len(F), len(F), math.log2(math.e) / temperature, 1 / temperature,
-                                            OWN=True, OTHERS=True, **relation.constants, **sizes)
+    push_kernel[(len(relation.bounds[0]),)](
+        F, F, inner, L, w, L, w, *relation.bounds, *relation.arrays, len(F), len(F),
+        math.log2(math.e) / temperature, 1 / temperature, OWN=True, OTHERS=True, **relation.constants, **sizes
+    )
     if tiles.order is not None: G.index_add_(0, tiles.order, inner)
 
 # %% ../../nbs/4_losses/45_triton.ipynb #ea910b20

@@ -48,24 +48,38 @@ def make_encoder(
 )->nn.Module:
     "The encoder itself. `TypeError` if it is neither a name nor such a module."
     if isinstance(encoder, str): return create_encoder(encoder)
-    if isinstance(encoder, nn.Module) and hasattr(encoder, "channels") and hasattr(encoder, "stride"): return encoder
-    raise TypeError(f"encoder: expected a name or a module with .channels and .stride (see create_encoder), got {type(encoder).__name__}")
+    if isinstance(encoder, nn.Module) and hasattr(encoder, "channels") and hasattr(encoder, "stride"):
+        return encoder
+    raise TypeError(
+        "encoder: expected a name or a module with .channels and .stride (see create_encoder), got"
+        f" {type(encoder).__name__}")
 
 # %% ../../nbs/5_methods/51_contract.ipynb #bb6025db
-METHODS = {"moco": "MoCo", "densecl": "DenseCL", "cp2": "CP2", "label_contrast": "LabelContrast", "auxiliary_contrast": "AuxiliaryContrast"}   # module → class
+METHODS = {
+    "moco": "MoCo", "densecl": "DenseCL", "cp2": "CP2", "label_contrast": "LabelContrast",
+    "auxiliary_contrast": "AuxiliaryContrast",
+}  # module → class
 
 # %% ../../nbs/5_methods/51_contract.ipynb #dfbed566
 def method_class(
     name:str, # one of METHODS, or "module:Class"
     argument:str="name" # what the caller calls it, for messages
 )->type:
-    "The class of a method. `ValueError` on an unknown name or one that cannot be imported, `TypeError` if it is no `Method`."
+    """The class of a method. `ValueError` on an unknown name or one that cannot be imported, `TypeError`
+    if it is no `Method`."""
     module, colon, own = str(name).partition(":")
-    if not colon: return getattr(importlib.import_module(f"pixcl_nb.methods.{check_name(argument, name, METHODS)}"), METHODS[name])
+    if not colon:
+        return getattr(
+            importlib.import_module(f"pixcl_nb.methods.{check_name(argument, name, METHODS)}"), METHODS[name])
     try: found = getattr(importlib.import_module(module), own)
-    except (ImportError, AttributeError, ValueError, TypeError) as error: raise ValueError(f"{argument}: {name!r} cannot be imported ({error}); write module:Class, with the module where Python finds it") from error
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
+        raise ValueError(
+            f"{argument}: {name!r} cannot be imported ({error}); write module:Class, with the module where"
+            " Python finds it"
+        ) from error
     if isinstance(found, type) and issubclass(found, Method) and found.Config: return found
-    raise TypeError(f"{argument}: {name!r} is not a method; derive the class from pixcl_nb.Method and set its Config")
+    raise TypeError(
+        f"{argument}: {name!r} is not a method; derive the class from pixcl_nb.Method and set its Config")
 
 # %% ../../nbs/5_methods/51_contract.ipynb #67ee98bb
 def create_method(
@@ -74,7 +88,8 @@ def create_method(
     seed:int=None, # of the first weights and the first queue; None = torch's generator as it stands
     **config # settings of the method; an unknown one is an error that lists those there are
 )->nn.Module:
-    "A method by name. `ValueError` on an unknown method or setting. Two methods made with one seed start from the same encoder."
+    """A method by name. `ValueError` on an unknown method or setting. Two methods made with one seed start
+    from the same encoder."""
     method = method_class(name)
     if seed is None: return method(encoder, **config)
     with torch.random.fork_rng():

@@ -68,14 +68,17 @@ def cache_error(
     "What is wrong with a cache, in words; None if nothing is."
     try: manifest = json.loads((Path(folder) / "manifest.json").read_text())
     except (OSError, json.JSONDecodeError): return "it has no readable manifest"
-    if (manifest.get("images"), manifest.get("source")) != (len(data), source_digest(data)): return "it holds other images"
+    if (manifest.get("images"), manifest.get("source")) != (len(data), source_digest(data)):
+        return "it holds other images"
     channels, height, width = manifest["shape"]
     for name, bytes_each in (("images.u8", channels * height * width), ("masks.u8", height * width)):
         path = Path(folder) / name
-        if not path.exists() or path.stat().st_size != bytes_each * len(data): return f"{name} is not as long as it should be"
+        if not path.exists() or path.stat().st_size != bytes_each * len(data):
+            return f"{name} is not as long as it should be"
     found = CachedData(data, folder)
     for index in {0, len(data) // 2, len(data) - 1}:
-        if not all(torch.equal(a, b.to(a.dtype)) for a, b in zip(found[index], data[index])): return f"image {index} differs from its file"
+        if not all(torch.equal(a, b.to(a.dtype)) for a, b in zip(found[index], data[index])):
+            return f"image {index} differs from its file"
 
 # %% ../../nbs/6_training/63_cache.ipynb #51f1c29a
 class CachedData(torch.utils.data.Dataset):
@@ -109,15 +112,18 @@ def cached(
     folder, # for caches; each data set gets a folder of its own in it
     workers:int=0 # decoding processes, when it must be written
 )->CachedData:
-    "`data`, decoded once into a memory-mapped file under `folder`, or read from there if it is already. With several processes the first writes, the others wait."
+    """`data`, decoded once into a memory-mapped file under `folder`, or read from there if it is already.
+    With several processes the first writes, the others wait."""
     place, error = Path(folder) / source_digest(data), None
     if distributed_world()[0] == 0:
         try:
             wrong = cache_error(place, data)
-            if wrong and place.exists(): print(f"pixcl_nb: cache {place}: {wrong}; writing it anew", file=sys.stderr)
+            if wrong and place.exists():
+                print(f"pixcl_nb: cache {place}: {wrong}; writing it anew", file=sys.stderr)
             if wrong: write_cache(data, place, workers)
         except Exception as problem: error = problem
-    if any(said is not None for said in all_ranks(error and str(error))): raise error or RuntimeError("cache: the first process could not write it")
+    if any(said is not None for said in all_ranks(error and str(error))):
+        raise error or RuntimeError("cache: the first process could not write it")
     return CachedData(data, place)
 
 # %% ../../nbs/6_training/63_cache.ipynb #822c9228
@@ -126,8 +132,10 @@ def with_cache(
     folder:str="", # "" = as it is
     workers:int=0 # decoding processes
 ):
-    "`data` itself without a folder, else cached. Of discovered labels only the images below are cached; the labels may change."
+    """`data` itself without a folder, else cached. Of discovered labels only the images below are cached;
+    the labels may change."""
     if not folder or isinstance(data, CachedData): return data
-    if not isinstance(getattr(data, "data", None), torch.utils.data.Dataset): return cached(data, folder, workers)
+    if not isinstance(getattr(data, "data", None), torch.utils.data.Dataset):
+        return cached(data, folder, workers)
     data.data = with_cache(data.data, folder, workers)
     return data

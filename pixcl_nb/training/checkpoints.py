@@ -215,7 +215,10 @@ def begin_files(
 # %% ../../nbs/6_training/62_checkpoints.ipynb #fc54f520
 class OpenedFolder(RunLog):
     "A run's folder, opened: its last checkpoint's `.state` (None at the start) and rows. No path, no files."
-    def __init__(self, path, identity, resume:bool, write:bool=True, made_by:dict=None, tensorboard:bool=False):
+    def __init__(
+        self, path, identity, resume: bool, write: bool = True, made_by: dict = None,
+        tensorboard: bool = False,
+    ):
         super().__init__(Path(path) if path else None, write and path is not None)
         self.identity, self.state, self.saved, self.lowest = identity, None, 0, None
         if tensorboard and not path:

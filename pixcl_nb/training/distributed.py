@@ -59,7 +59,11 @@ def start_processes(
     words, run_dir = words.split() if isinstance(words, str) else [str(word) for word in words], Path(run_dir)
     check_range("processes", processes, 1)
     run_dir.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "-m", "pixcl_nb.cli", *words, "--threads", str(threads), "--out", str(run_dir)]
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes),
+        "-m", "pixcl_nb.cli", *words, "--threads", str(threads), "--out", str(run_dir)]
     with open(run_dir / "processes.log", "w") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True, env={**os.environ, "OMP_NUM_THREADS": str(threads)})
+        process = subprocess.Popen(
+            command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True,
+            env={**os.environ, "OMP_NUM_THREADS": str(threads)})
     return Job(process, run_dir)

@@ -33,7 +33,8 @@ from pixcl_nb.training.settings import (
 
 # %% ../../nbs/6_training/64_loop.ipynb #bf9cbf57
 class BatchOrder:
-    "Which images make the batch of a step: a permutation per epoch, cut into batches, cut into the processes' shares."
+    """Which images make the batch of a step: a permutation per epoch, cut into batches, cut into the
+    processes' shares."""
     def __init__(self,
         count:int, # images in the data set
         batch_size:int, # images a step and process
@@ -42,7 +43,9 @@ class BatchOrder:
         world:int=1 # number of processes
     ):
         if count < batch_size * world:
-            raise ValueError(f"batch_size: {batch_size} images on each of {world} processes, but the data set has {count}; take a smaller batch_size")
+            raise ValueError(
+                f"batch_size: {batch_size} images on each of {world} processes, but the data set has {count};"
+                " take a smaller batch_size")
         self.count, self.batch_size, self.seed, self.rank, self.world = count, batch_size, seed, rank, world
         self.steps_per_epoch = count // (batch_size * world)
 
@@ -89,11 +92,15 @@ def check_terms(
     for row in rows[-log_every:]:
         for name, value in row.items():
             if isinstance(value, float) and not math.isfinite(value):
-                raise TrainingStopped(f"step {row['step']}: the term {name!r} is {value}; lower lr (now {config.lr}), add warmup_steps, or use precision='float32'")
+                raise TrainingStopped(
+                    f"step {row['step']}: the term {name!r} is {value}; lower lr (now {config.lr}), add"
+                    " warmup_steps, or use precision='float32'")
     recent = [row["spread"] for row in rows[-1:-20 * log_every - 1:-log_every] if "spread" in row]
     if len(recent) == 20 and max(recent) < config.collapse_below:
-        raise TrainingStopped(f"step {rows[-1]['step']}: collapse, the term 'spread' stayed below {config.collapse_below} for 20 looks: "
-                              "every image has the same embedding; lower lr, raise the temperature, or check that the key branch gets no gradient")
+        raise TrainingStopped(
+            f"step {rows[-1]['step']}: collapse, the term 'spread' stayed below {config.collapse_below} for"
+            " 20 looks: every image has the same embedding; lower lr, raise the temperature, or check that"
+            " the key branch gets no gradient")
 
 # %% ../../nbs/6_training/64_loop.ipynb #5226ba5d
 class History:
@@ -125,15 +132,22 @@ class History:
         return f"History({len(self)} rows to step {self.rows[-1]['step']}: {last})"
 
 # %% ../../nbs/6_training/64_loop.ipynb #63775d09
-SYNC_BUFFERS = "forward_sync_buffers" if "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters else "broadcast_buffers"     # the newer and the older name
+SYNC_BUFFERS = (
+    "forward_sync_buffers"
+    if "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
+    else "broadcast_buffers"
+)  # the newer and the older name
 
 def place(method:nn.Module, config:TrainConfig, device:torch.device, world:int):
-    "Move a method to its device and layout; with several processes wrap it in DistributedDataParallel. Returns what to call for the loss."
+    """Move a method to its device and layout; with several processes wrap it in DistributedDataParallel.
+    Returns what to call for the loss."""
     method.to(device, memory_format=torch.channels_last) if config.channels_last else method.to(device)
     method.train()
     if world == 1: return method.loss
-    for tensor in (*method.parameters(), *method.buffers()): dist.broadcast(tensor.data, 0)                # all start as the first: weights, and the noise in queues
-    return DistributedDataParallel(_Loss(method), **{SYNC_BUFFERS: False})                                 # from then on queues are kept equal by gathering keys
+    # all start as the first: weights, and the noise in queues
+    for tensor in (*method.parameters(), *method.buffers()): dist.broadcast(tensor.data, 0)
+    # from then on queues are kept equal by gathering keys
+    return DistributedDataParallel(_Loss(method), **{SYNC_BUFFERS: False})
 
 # %% ../../nbs/6_training/64_loop.ipynb #b35ae535
 class _Loss(nn.Module):
@@ -144,7 +158,8 @@ class _Loss(nn.Module):
 # %% ../../nbs/6_training/64_loop.ipynb #e140370f
 @contextmanager
 def compiled(method:nn.Module, wanted:bool):
-    "Inside, the method's networks (`method.networks`, else its encoder) run compiled if `wanted`. Names and tensors stay as they are."
+    """Inside, the method's networks (`method.networks`, else its encoder) run compiled if `wanted`. Names
+    and tensors stay as they are."""
     networks = (getattr(method, "networks", None) or [method.encoder]) if wanted else []
     for network in networks: network.compile()
     try: yield
@@ -154,7 +169,8 @@ def compiled(method:nn.Module, wanted:bool):
 # %% ../../nbs/6_training/64_loop.ipynb #9632f237
 @contextmanager
 def step_randomness(seed:int, step:int, rank:int, device:torch.device):
-    "The generator of a step; torch's own generators (dropout, stochastic depth) are seeded alike, and restored afterwards."
+    """The generator of a step; torch's own generators (dropout, stochastic depth) are seeded alike, and
+    restored afterwards."""
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(step_seed(seed, step, rank))
@@ -163,7 +179,8 @@ def step_randomness(seed:int, step:int, rank:int, device:torch.device):
 # %% ../../nbs/6_training/64_loop.ipynb #b946de93
 @contextmanager
 def stop_on_signal():
-    "Inside, SIGTERM and Ctrl-C only set a flag, so that the step in progress ends and is saved; a second Ctrl-C interrupts at once."
+    """Inside, SIGTERM and Ctrl-C only set a flag, so that the step in progress ends and is saved; a second
+    Ctrl-C interrupts at once."""
     asked = threading.Event()
     asked.number = 0
     if threading.current_thread() is not threading.main_thread(): yield asked; return
@@ -224,11 +241,14 @@ def train_step(
 def progress_bar(config:TrainConfig, start:int, rank:int):
     "A tqdm bar on stderr where somebody can see it: a terminal or a notebook, first process only."
     seen = sys.stderr.isatty() or "ipykernel" in sys.modules
-    return tqdm(total=config.steps, initial=start, disable=not (config.progress and seen and rank == 0), dynamic_ncols=True, leave=False)
+    return tqdm(
+        total=config.steps, initial=start, disable=not (config.progress and seen and rank == 0),
+        dynamic_ncols=True, leave=False)
 
 # %% ../../nbs/6_training/64_loop.ipynb #268c51dc
 def gpu_busy(device:torch.device):
-    "Share of the last moments in which the GPU worked, 0 to 1, as NVIDIA's driver says; None where nobody can tell."
+    """Share of the last moments in which the GPU worked, 0 to 1, as NVIDIA's driver says; None where
+    nobody can tell."""
     if device.type != "cuda": return None
     try: return torch.cuda.utilization(device) / 100
     except (ImportError, RuntimeError): return None
@@ -266,7 +286,10 @@ class Meter:
 def same_start(step:int, run_dir)->int:
     "The step, if all processes would start from it; else `RuntimeError`."
     steps = all_ranks(step)
-    if len(set(steps)) > 1: raise RuntimeError(f"run_dir: the processes would go on from steps {steps}; {str(run_dir)!r} must be one folder that all of them see")
+    if len(set(steps)) > 1:
+        raise RuntimeError(
+            f"run_dir: the processes would go on from steps {steps}; {str(run_dir)!r} must be one folder that"
+            " all of them see")
     return step
 
 # %% ../../nbs/6_training/64_loop.ipynb #463c1897
@@ -325,7 +348,8 @@ def restore(state, method:nn.Module, optimizer)->int:
 # %% ../../nbs/6_training/64_loop.ipynb #c3557f44
 @contextmanager
 def determinism(wanted:bool):
-    "Inside, torch uses deterministic algorithms if `wanted` (on CUDA: cuBLAS with a fixed workspace, no search for the fastest convolution); put back afterwards."
+    """Inside, torch uses deterministic algorithms if `wanted` (on CUDA: cuBLAS with a fixed workspace, no
+    search for the fastest convolution); put back afterwards."""
     before, search = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
     if wanted:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
