@@ -143,8 +143,10 @@ def add_members(entry, node, tree, comments):
 
 
 def bases_of(node, tree):
-    "The classes of the same module that are not public and from which a class is made, nearest first."
-    classes, found = {part.name: part for part in tree.body if isinstance(part, ast.ClassDef)}, []
+    """The classes of the same module that are not public and from which a class is made, nearest first. A class may grow
+    over cells as `class A(A)`: its base is the definition before it."""
+    before = [part for part in tree.body if isinstance(part, ast.ClassDef) and part.lineno < node.lineno]
+    classes, found = {part.name: part for part in before}, []
     for base in node.bases:
         one = classes.get(ast.unparse(base))
         if one and one.name not in public_of(tree): found += [one, *bases_of(one, tree)]
