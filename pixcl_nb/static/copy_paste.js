@@ -8,10 +8,12 @@ function blockSize(area, aspect, [height, width]) {
   const pixels = f32(f32(f32(area) * height) * width), ratio = f32(Math.exp(f32(Math.log(aspect))));
   return [Math.min(roundHalfEven(f32(Math.sqrt(f32(pixels * ratio)))), height), Math.min(roundHalfEven(f32(Math.sqrt(f32(pixels / ratio)))), width)];
 }
-/** First and last allowed start of a block on one axis: compose.place_block. */
+/** The pixel at a cell's centre, inside the image: images.cells.mask_at_stride. */
+const centreOf = (cell, stride, side) => Math.min(cell * stride + (stride >> 1), side - 1);
+/** First and last allowed start of a block on one axis: images.compositor.place_block. */
 function startRange(length, side, position, stride) {
   if (position !== "anywhere") return [0, side - length];
-  return [(stride >> 1) - length + 1, (Math.floor(side / stride) - 1) * stride + (stride >> 1)];
+  return [(stride >> 1) - length + 1, centreOf(Math.ceil(side / stride) - 1, stride, side)];
 }
 function blockStart(share, length, side, position, stride) {
   const [first, last] = startRange(length, side, position, stride);
@@ -24,10 +26,10 @@ function blockMask({ area, aspect, x, y }, size, position, stride) {
   for (let r = Math.max(top, 0); r < Math.min(top + tall, height); r++) mask.fill(1, r * width + Math.max(left, 0), r * width + Math.min(left + wide, width));
   return mask;
 }
-/** Values at the cells' centre pixels: compose.mask_at_stride. */
+/** Values at the cells' centre pixels: images.cells.mask_at_stride. */
 function atStride(mask, [height, width], stride) {
-  const rows = Math.floor(height / stride), columns = Math.floor(width / stride), out = new Uint8Array(rows * columns);
-  for (let r = 0; r < rows; r++) for (let c = 0; c < columns; c++) out[r * columns + c] = mask[(r * stride + (stride >> 1)) * width + c * stride + (stride >> 1)];
+  const rows = Math.ceil(height / stride), columns = Math.ceil(width / stride), out = new Uint8Array(rows * columns);
+  for (let r = 0; r < rows; r++) for (let c = 0; c < columns; c++) out[r * columns + c] = mask[centreOf(r, stride, height) * width + centreOf(c, stride, width)];
   return { cells: out, rows, columns };
 }
 const number = (v) => String(Number(Number(v).toPrecision(6)));
@@ -198,7 +200,7 @@ function render({ model, el }) {
     }
     for (const [colour, line] of [["rgba(0,0,0,.8)", 3.5], ["#fff", 1.6]]) { context.lineWidth = line; context.strokeStyle = colour; context.stroke(edges); }
     if (!model.get("cells")) return;
-    const stride = now.stride, r = Math.max(1.4, Math.min(4, (stride * sx) / 4)), at = (i) => [((i % columns) * stride + (stride >> 1) + 0.5) * sx, (Math.floor(i / columns) * stride + (stride >> 1) + 0.5) * sy];
+    const stride = now.stride, r = Math.max(1.4, Math.min(4, (stride * sx) / 4)), at = (i) => [(centreOf(i % columns, stride, width) + 0.5) * sx, (centreOf(Math.floor(i / columns), stride, height) + 0.5) * sy];
     for (let i = 0; i < cells.length; i++) {
       const [x, y] = at(i);
       context.beginPath();
@@ -227,7 +229,7 @@ function render({ model, el }) {
     if (!wide) return;
     const context = sharpen(marks, wide, tall), place = (side, i) => {
       const b = placeIn(views[side].element, stage), { columns } = now.sides[side], stride = now.stride;
-      return [b.left + (((i % columns) * stride + (stride >> 1) + 0.5) / width) * b.width, b.top + ((Math.floor(i / columns) * stride + (stride >> 1) + 0.5) / height) * b.height];
+      return [b.left + ((centreOf(i % columns, stride, width) + 0.5) / width) * b.width, b.top + ((centreOf(Math.floor(i / columns), stride, height) + 0.5) / height) * b.height];
     };
     context.clearRect(0, 0, wide, tall);
     if (now.anchor < 0 || !model.get("cells")) return;

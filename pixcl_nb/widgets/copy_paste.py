@@ -293,7 +293,9 @@ def draw_side(
     cells = mask_at_stride(mask, stride)[0]
     axis.imshow(to_picture(picture)[0])
     axis.contour(mask[0].numpy(), [.5], colors="w", linewidths=1.5)
-    y, x = np.meshgrid(*(np.arange(count) * stride + stride // 2 for count in cells.shape), indexing="ij")
+    centres = (np.minimum(np.arange(count) * stride + stride // 2, side - 1)
+               for count, side in zip(cells.shape, mask.shape[1:]))
+    y, x = np.meshgrid(*centres, indexing="ij")
     axis.scatter(x[cells], y[cells], 9, "#56b4e9", edgecolors="k", linewidths=.5)
     axis.scatter(x[~cells], y[~cells], 9, "#e69f00", marker="x", linewidths=.8)
     axis.set_title(f"{title}: {int(cells.sum())} of {cells.numel()} cells foreground", fontsize=9)
