@@ -407,7 +407,7 @@ def test_alignment_uniformity_rank():
 def test_evaluate_report(tmp_path, train, test):
     encoder = Small()
     before = fingerprint(encoder)
-    small = dict(linear_probe=dict(pixels=500), cluster=dict(cells=200), overcluster=dict(cells=200), retrieve=dict(memory_size=200), spread=dict(cells=100))
+    small = dict(linear_probe=dict(pixels=500), cluster=dict(cells=200), overcluster=dict(cells=200), retrieve=dict(memory_size=200), rank=dict(cells=100))
     report = evaluate(encoder, (train, test), options=small, save=tmp_path / "report.json")
     assert same(before, fingerprint(encoder)) and set(report.results) == {*small, "separation"}
     saved = json.loads((tmp_path / "report.json").read_text())

@@ -50,7 +50,7 @@ RENAMED = {
     "matching_loss": ["place_loss", "view_matching_loss"],
     "sample_encoder": ["shipped_encoder", "load_sample_encoder"],
     "separability": ["auroc"],
-    "spread": ["cell_spread", "rank", "effective_rank_of_cells", "collapse_of_cells"],
+    "spread": ["feature_rank", "cell_spread", "rank", "effective_rank_of_cells", "collapse_of_cells"],
 }
 
 
