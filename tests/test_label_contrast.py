@@ -14,7 +14,7 @@ from pixcl_nb.evaluation.finetuning import finetune
 from pixcl_nb.losses.label_losses import FORMS, pixel_contrast
 from pixcl_nb.methods.contract import create_method
 from pixcl_nb.images.cells import aligned_index, labels_at_grid
-from pixcl_nb.images.cells import two_colours
+from pixcl_nb.methods.label_contrast import two_colours
 from pixcl_nb.losses.collapse import compactness
 from pixcl_nb.methods.label_contrast import (
     fill_batch, LabelContrast, LabelContrastConfig, nearest_class_mean, partners, PixelClassifier,
