@@ -6,9 +6,10 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export MPLBACKEND := agg
 ARGS ?=
 
-.PHONY: course docs help install demo lab test test-all bench clean
+.PHONY: export course docs help install demo lab test test-all bench clean
 help:
 	@echo "make demo      pretrain CP2 and MoCo, evaluate, write runs/demo/report.html  (ARGS='--data camvid --root PATH')"
+	@echo "make export    the library from its notebooks: pixcl_nb/"
 	@echo "make lab       open JupyterLab at the first notebook"
 	@echo "make test      export in sync, every notebook, every test"
 	@echo "make test-all  the same with the slow cells and tests"
@@ -23,6 +24,10 @@ $(STAMP): settings.ini setup.py
 	$(BIN)/python -m pip install --quiet torch torchvision
 	$(BIN)/python -m pip install --quiet -e '.[dev]'
 	touch $@
+
+export: $(STAMP)
+	$(BIN)/nbdev_export
+	$(BIN)/python -c "from pathlib import Path; from pixcl_nb.public import write_packages; write_packages(Path('pixcl_nb'))"
 
 demo: $(STAMP)
 	$(BIN)/pixcl demo $(ARGS)

@@ -45,8 +45,9 @@ def chromium():
 
 class WidgetPage:
     "An exported widget, open in the browser."
-    def __init__(self, browser, path, width=960, height=900, scheme="light", touch=False):
-        self.context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme, offline=True, has_touch=touch)
+    def __init__(self, browser, path, width=960, height=900, scheme="light", touch=False, phone=False):
+        settings = dict(is_mobile=True, has_touch=True, device_scale_factor=2) if phone else dict(has_touch=touch)
+        self.context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme, offline=True, **settings)
         self.problems, self.page = [], self.context.new_page()
         ours = "willReadFrequently"                             # Chromium's advice when a test, not the widget, reads a canvas twice
         self.page.on("console", lambda m: m.type in ("error", "warning") and ours not in m.text and self.problems.append(f"console {m.type}: {m.text}"))
@@ -82,6 +83,29 @@ class WidgetPage:
         for point in points[1:]: self.page.mouse.move(*self.at(selector, *point), steps=steps)
         self.page.mouse.up()
         self.settle()
+
+    def swipe(self, selector, dx=0, dy=0, start=(.5, .5)):
+        "A finger put down in the middle of an element (or at other shares of it), moved by so many pixels, and lifted."
+        self.page.locator(selector).first.evaluate("e => e.scrollIntoView({ block: 'center' })")
+        self.settle()
+        box, size = self.page.locator(selector).first.bounding_box(), self.page.viewport_size
+        x, y = box["x"] + start[0] * box["width"], min(max(box["y"] + start[1] * box["height"], 70), size["height"] - 70)
+        session = self.context.new_cdp_session(self.page)
+        touch = lambda kind, *points: session.send("Input.dispatchTouchEvent", dict(type=kind, touchPoints=[dict(x=px, y=py) for px, py in points]))
+        touch("touchStart", (x, y))
+        for step in range(1, 13): touch("touchMove", (x + dx * step / 12, y + dy * step / 12)), self.page.wait_for_timeout(12)
+        touch("touchEnd")
+        self.page.wait_for_timeout(250)
+
+    def style(self, css): "Add a style sheet to the page, and let it settle."; self.page.add_style_tag(content=css), self.settle(4)
+    def density(self, factor):
+        "Move the window to a screen with so many pixels in a CSS pixel; the widget's size in CSS pixels stays (the window is made a little higher)."
+        size = dict(self.page.viewport_size)
+        size["height"] += factor
+        self.session = self.context.new_cdp_session(self.page)          # the setting lasts as long as the session
+        self.session.send("Emulation.setDeviceMetricsOverride", dict(width=size["width"], height=size["height"], deviceScaleFactor=factor, mobile=False))
+        self.until(f"window.devicePixelRatio === {factor}")
+        self.settle(4)
 
     def slide(self, label, value):
         "Move a slider."

@@ -12,10 +12,14 @@ from sklearn.cluster import KMeans
 from sklearn.metrics import v_measure_score
 from torch import nn
 
-from pixcl_nb.auxiliary import (AuxiliaryData, ColourFeatures, Labeller, LabelGrid, cluster_features, describe_encoder, distinct_rows, fit_auxiliary_labels, label_grids, label_more, label_quality,
-                                load_auxiliary_labels, majority_in_superpixels, mirrored, nearest, outlier_radius, rows_at, sample_rows, spherical_kmeans)
-from pixcl_nb.encoders import create_encoder
-from pixcl_nb.matching import ImageFeatures
+from pixcl_nb.positives.auxiliary_labels import (
+    AuxiliaryData, ColourFeatures, describe_encoder, fit_auxiliary_labels, label_grids,
+    LabelGrid, load_auxiliary_labels, majority_in_superpixels, mirrored, rows_at, sample_rows)
+from pixcl_nb.positives.clustering import (
+    cluster_features, distinct_rows, Labeller, nearest, outlier_radius, spherical_kmeans)
+from pixcl_nb.positives.quality import label_quality
+from pixcl_nb.networks.encoders import create_encoder
+from pixcl_nb.networks.encoding import ImageFeatures
 
 
 @pytest.fixture(autouse=True)
@@ -323,17 +327,6 @@ def test_the_data_set_behaves_like_one():
     assert torch.equal(labelled[-1][1], labelled[5][1])
 
 
-def test_labels_of_other_images_by_the_same_clusters():
-    encoder, data = ColourFeatures(8), Pictures(n=5)
-    labels = fit_auxiliary_labels(encoder, data, 3)
-    assert all(torch.equal(a, b) for a, b in zip(labels, label_more(labels, encoder, data)))
-    assert len(label_more(labels, encoder, Pictures(n=2, size=(33, 47), names=["u", "v"]))) == 2
-    own = fit_auxiliary_labels(encoder, data, 3, refine=lambda image, ids: ids)
-    with pytest.raises(ValueError, match="refine: these labels were refined by a function"): label_more(own, encoder, data)
-    assert all(torch.equal(a, b) for a, b in zip(own, label_more(own, encoder, data, refine=lambda image, ids: ids)))
-    with pytest.raises(ValueError, match="encoder: is not the one"): label_more(labels, ColourFeatures(8, position=1.), data)
-
-
 # ---------------------------------------------------------------- edges
 
 def test_a_superpixel_takes_the_label_of_its_majority():
@@ -410,7 +403,7 @@ def test_edges_of_the_verdict():
 
 
 def test_counts_do_not_overflow():
-    from pixcl_nb.auxiliary import Contingency, pair_sums
+    from pixcl_nb.positives.quality import Contingency, pair_sums
     n = 10**10
     total, _ = pair_sums(Contingency(np.array([0, 0, 1]), np.array([0, 1, 1]), np.array([n, n, n])), np.array([0, 1]))
     assert total.tolist() == [3 * n * (3 * n - 1) // 2, n * (2 * n - 1) + n * (n - 1) // 2, n * (n - 1) // 2 + n * (2 * n - 1), 3 * (n * (n - 1) // 2)]

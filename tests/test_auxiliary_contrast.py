@@ -4,13 +4,16 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pixcl_nb.auxiliary import ColourFeatures, fit_auxiliary_labels, load_auxiliary_labels
-from pixcl_nb.losses import pixel_contrast
-from pixcl_nb.matching import geometric_matches
-from pixcl_nb.methods import create_method
-from pixcl_nb.methods.auxiliary_contrast import AuxiliaryContrast, Relabel, ids_at_cells, matching_loss, try_labelling
-from pixcl_nb.training import TrainConfig, pretrain
-from pixcl_nb.views import ViewConfig, random_view
+from pixcl_nb.positives.auxiliary_labels import (
+    ColourFeatures, fit_auxiliary_labels, load_auxiliary_labels)
+from pixcl_nb.losses.label_losses import pixel_contrast
+from pixcl_nb.positives.matching import geometric_matches
+from pixcl_nb.methods.contract import create_method
+from pixcl_nb.methods.auxiliary_contrast import AuxiliaryContrast, ids_at_cells, matching_loss
+from pixcl_nb.training.relabelling import Relabel
+from pixcl_nb.training.loop import pretrain
+from pixcl_nb.training.settings import TrainConfig
+from pixcl_nb.images.views import ViewConfig, random_view
 
 VIEW = ViewConfig(size=32, scale=(.4, 1.))
 generator = lambda seed=0: torch.Generator().manual_seed(seed)
@@ -243,14 +246,3 @@ def test_relabelling_says_what_it_cannot_do():
     with pytest.raises(ValueError, match="every: the hook was called after 4 steps but not after 3; set TrainConfig.log_every"): hook(3, {}, method())
     with pytest.raises(ValueError, match="workers: labels that change in training"): pretrain(method(), dataset, TrainConfig(steps=1, batch_size=6, workers=1, device="cpu", progress=False))
     with pytest.raises(ValueError, match="ignore 65535, but the method 255"): Relabel(dataset, 260, every=1, stride=1, pixels=3000, outliers=0)(0, {}, method())
-
-
-def test_one_call_gives_verdict_and_outcome():
-    class Halves(Pictures):
-        "The truth is whether a block is bright."
-        def __getitem__(self, i): return self.images[i], (self.images[i].float().mean(0) > 127).long()
-    data, encoder = Halves(), Tiny()
-    labels, before = start(data), {key: value.clone() for key, value in encoder.state_dict().items()}
-    row = try_labelling(labels, data, data, TrainConfig(steps=3, batch_size=6, lr=.05, device="cpu", progress=False), encoder=encoder, view=VIEW, dim=16)
-    assert row["positive_precision"] == labels.quality(data)["positive_precision"] and 0 < row["miou"] <= 1 and row["coverage"] <= 1
-    assert all(torch.equal(value, before[key]) for key, value in encoder.state_dict().items())

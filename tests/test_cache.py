@@ -13,9 +13,11 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 from toy import ToyData, ToyMethod
 
-from pixcl_nb.cache import CachedData, cache_error, cached, source_digest, with_cache, write_cache
-from pixcl_nb.data import load_data
-from pixcl_nb.training import TrainConfig, pretrain
+from pixcl_nb.training.cache import (
+    CachedData, cache_error, cached, source_digest, with_cache, write_cache)
+from pixcl_nb.images.data import load_data
+from pixcl_nb.training.loop import pretrain
+from pixcl_nb.training.settings import TrainConfig
 
 CONFIG = TrainConfig(steps=6, batch_size=8, lr=.1, device="cpu", seed=3, progress=False)
 equal = lambda a, b: all(torch.equal(x, y) and x.dtype == y.dtype for x, y in zip(a, b, strict=True))

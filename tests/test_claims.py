@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from pixcl_nb.claims import ARMS, LABELLINGS, ROWS, SCALES, Bench, ClaimsConfig, NoiseFeatures, claim_row, command_of, extractor, paired, run_claims, score, step_times, verdict
+from pixcl_nb.experiments.claims import (
+    ARMS, LABELLINGS, ROWS, SCALES, Bench, ClaimsConfig, NoiseFeatures, claim_row, claim_command_line,
+    extractor, paired, run_claims, score, step_times, verdict)
 from pixcl_nb.cli import main
 
 quiet = dict(say=lambda text: None)
@@ -46,13 +48,13 @@ def test_a_score_depends_on_its_own_settings_only(bench, tmp_path):
 
 
 def test_arms_of_a_seed_share_their_first_weights(bench):
-    from pixcl_nb.claims import new_method
+    from pixcl_nb.experiments.claims import new_method
     first = [new_method(bench, ARMS[name], 3).encoder.state_dict() for name in ("random", "moco", "densecl-mutual", "cp2")]
     for other in first[1:]: assert all(torch.equal(other[name], value) for name, value in first[0].items())
 
 
 def test_arm_with_a_start_begins_where_the_other_ended(bench):
-    from pixcl_nb.claims import new_method
+    from pixcl_nb.experiments.claims import new_method
     trained, begun = bench.method("moco", 0).encoder.state_dict(), new_method(bench, ARMS["cp2-quick"], 0).encoder.state_dict()
     assert all(torch.equal(begun[name], value) for name, value in trained.items())
 
@@ -68,7 +70,7 @@ def test_row_holds_figures_verdict_command_machine(bench):
 def test_command_makes_the_same_configuration_again(bench):
     import argparse
     from pixcl_nb.cli import build_parser, given_fields
-    words = command_of(bench.config, "label_budget", "laptop").split()
+    words = claim_command_line(bench.config, "label_budget", "laptop").split()
     arguments = build_parser().parse_args(words[1:])
     again = ClaimsConfig(**{**SCALES[arguments.scale], **given_fields(arguments, ClaimsConfig)})
     assert again == dataclasses.replace(bench.config, rows=("label_budget",)) and arguments.threads == torch.get_num_threads()
@@ -93,7 +95,7 @@ def test_random_ids_know_nothing_and_come_again_with_their_seed(bench):
 
 def test_equal_steps_compares_with_the_best_that_sees_no_labels(bench, monkeypatch):
     values = {"random": [.1, .1], "moco": [.2, .3], "densecl": [.3, .3], "cp2": [.1, .2], "auxiliary": [.3, .4], "label": [.9, .9]}
-    monkeypatch.setattr("pixcl_nb.claims.scores", lambda bench, names, protocol: values)
+    monkeypatch.setattr("pixcl_nb.experiments.claims.scores", lambda bench, names, protocol: values)
     row = ROWS["equal_steps"].work(bench)
     assert row["compared"] == ["auxiliary", "densecl"] and row["difference"]["each"] == pytest.approx([0, .1]) and row["to_random"]["cp2"]["mean"] == pytest.approx(.05)
 

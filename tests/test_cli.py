@@ -12,11 +12,12 @@ import torch
 import yaml
 
 from pixcl_nb.cli import COMMANDS, Command, asked_options, build_parser, field_comments, given_fields, main
-from pixcl_nb.data import write_samples
-from pixcl_nb.encoders import create_encoder, load_checkpoint
-from pixcl_nb.evaluation import PROTOCOLS
-from pixcl_nb.runs import RunConfig
-from pixcl_nb.training import TrainConfig, last_checkpoint
+from pixcl_nb.images.scenes import write_samples
+from pixcl_nb.networks.encoders import create_encoder, load_checkpoint
+from pixcl_nb.evaluation.protocols import PROTOCOLS
+from pixcl_nb.experiments.runs import RunConfig
+from pixcl_nb.training.checkpoints import last_checkpoint
+from pixcl_nb.training.settings import TrainConfig
 
 PYTHON = [sys.executable, "-m", "pixcl_nb.cli"]
 TINY = "--batch-size 8 --device cpu --no-progress --threads 1 --set view.size=32 --set queue_size=32"
@@ -213,7 +214,7 @@ def test_export_of_a_run_and_of_a_file(samples, tmp_path, capsys):
 
 
 def test_evaluate_uses_the_runs_own_data_and_another_stride(trained, tmp_path, capsys):
-    code, out, error = told(f"evaluate {trained} --protocols spread --set spread.cells=100 --output-stride 4 --out {tmp_path}/r.json", capsys)
+    code, out, error = told(f"evaluate {trained} --protocols rank --set rank.cells=100 --output-stride 4 --out {tmp_path}/r.json", capsys)
     assert code == 0 and json.loads((tmp_path / "r.json").read_text())["info"] == {"train": 12, "test": 6, "seed": 0}, error
 
 

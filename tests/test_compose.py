@@ -1,10 +1,14 @@
 "pixcl_nb.compose: exact composition, the released rectangles' numbers, the leakless ones, backgrounds, objects, bad input."
 import pytest
 import torch
+import torch.nn.functional as F
 from torchvision.transforms import RandomErasing
 
-from pixcl_nb.compose import CopyPasteConfig, background_rows, compose, copy_paste, mask_at_stride, object_map, paste_mask, paste_views, place_block
-from pixcl_nb.views import View, ViewConfig, apply_view
+from pixcl_nb.images.cells import mask_at_stride
+from pixcl_nb.images.compositor import (
+    background_rows, compose, copy_paste, CopyPasteConfig, object_map, paste_mask, paste_views,
+    place_block)
+from pixcl_nb.images.views import View, ViewConfig, apply_view, size_pair
 
 PLAIN = ViewConfig(jitter=0., grayscale=0., blur=0.)
 
@@ -59,7 +63,7 @@ def test_anywhere_starts_cover_each_cell_centre_equally_by_count():
     uniform = torch.linspace(0, .99999, 5000, dtype=torch.float64)
     for size, stride, length in ((96, 16, 40), (100, 16, 17), (64, 8, 64), (33, 16, 20)):
         starts = place_block(uniform, torch.full((5000,), float(length)), size, "anywhere", stride).unique()
-        centres = [stride * k + stride // 2 for k in range(size // stride)]
+        centres = [min(stride * k + stride // 2, size - 1) for k in range(-(-size // stride))]      # of every cell; the last may stick out
         assert {int(((starts <= c) & (c < starts + length)).sum()) for c in centres} == {length}
         assert all(any(s <= c < s + length for c in centres) for s in starts.tolist())
 
@@ -70,10 +74,29 @@ def test_area_of_the_whole_image_is_allowed():
 
 def test_mask_at_stride_takes_centres():
     mask = torch.rand(2, 50, 64, generator=seeded()) > .5
-    assert torch.equal(mask_at_stride(mask, 16), mask[:, [8, 24, 40]][:, :, [8, 24, 40, 56]])
+    assert torch.equal(mask_at_stride(mask, 16), mask[:, [8, 24, 40, 49]][:, :, [8, 24, 40, 56]])              # 50 = 3·16 + 2: the fourth centre is outside
     assert torch.equal(mask_at_stride(mask, 1), mask)
     full = torch.rand(2, 224, 224) > .5
     assert torch.equal(mask_at_stride(full, 16), full[:, 8::16, 8::16])                                   # the released line
+
+
+@pytest.mark.parametrize("position", ["released", "anywhere"])
+@pytest.mark.parametrize("size, stride", [(100, 8), (100, 16), ((90, 100), 16), (33, 16)])
+def test_masks_have_the_grid_of_an_encoder(size, stride, position):
+    config = CopyPasteConfig(size=size, stride=stride, position=position, area=(.5, .8))
+    image = torch.zeros(1, 1, *size_pair(size))
+    for _ in range(stride.bit_length() - 1): image = F.conv2d(image, torch.ones(1, 1, 3, 3), stride=2, padding=1)
+    masks = copy_paste(torch.zeros(3, 3, 128, 128, dtype=torch.uint8), config, seeded()).masks_at(stride)
+    assert all(mask.shape[1:] == image.shape[2:] and mask.flatten(1).any(1).all() for mask in masks)
+
+
+def test_cp2_trains_at_a_size_that_the_stride_does_not_divide():
+    from pixcl_nb.methods.contract import create_method
+    torch.manual_seed(0)
+    method = create_method("cp2", compose=CopyPasteConfig(size=100, stride=8), decoder="fcn")
+    loss = method.loss(torch.randint(0, 256, (2, 3, 112, 112), dtype=torch.uint8), generator=seeded())["loss"]
+    loss.backward()
+    assert loss.isfinite() and any(p.grad is not None and p.grad.abs().sum() > 0 for p in method.encoder.parameters())
 
 
 # ------------------------------------------------------------------------------------------------ composition

@@ -1,4 +1,4 @@
-"`pixcl_nb.data`: the generator's bits, every reader on a made-up folder, every fault and its message."
+"`pixcl_nb.images.scenes`, `.data` and `.pairs`: the generator's bits, every reader on a made-up folder, every fault and its message."
 import json
 import os
 import pickle
@@ -11,11 +11,14 @@ import pytest
 import torch
 from PIL import Image
 
-import pixcl_nb.data as data_module
-from pixcl_nb.data import (SAMPLE_CLASSES, SAMPLE_PALETTE, SAMPLE_SPLITS, SegmentationData, Thing, cache_folder, check_labelled, correspondences,
-                           fit, fit_image, fit_mask, id_lookup, label_subset, load_data, load_keypoint_pairs, load_pairs, load_photos, random_things,
-                           read_image, read_mask, rendered_folder, sample_folder, sample_pair, sample_scene, spread_palette, stereo_pair, uniform, wave,
-                           write_samples)
+from pixcl_nb.images import scenes as scenes_module
+from pixcl_nb.images.data import (
+    check_labelled, fit, fit_image, fit_mask, id_lookup, label_subset, load_data, read_image, read_mask,
+    SegmentationData, spread_palette)
+from pixcl_nb.images.pairs import load_keypoint_pairs, load_pairs, load_photos, stereo_pair
+from pixcl_nb.images.scenes import (
+    cache_folder, correspondences, random_things, rendered_folder, SAMPLE_CLASSES, sample_folder,
+    sample_pair, SAMPLE_PALETTE, sample_scene, SAMPLE_SPLITS, Thing, uniform, wave, write_samples)
 
 SHIPPED = Path(__file__).resolve().parent.parent/"data_samples"
 GOLDEN_WORDS = [11749869230777074271, 4976686463289251617]     # numpy.random.PCG64([0, 0, 0]).random_raw(2)
@@ -130,24 +133,24 @@ def test_cache_folder(monkeypatch, tmp_path):
 
 def test_render_into_cache_is_whole_or_absent(monkeypatch, tmp_path):
     monkeypatch.setenv("PIXCL_NB_CACHE", str(tmp_path))
-    monkeypatch.setattr(data_module, "__file__", str(tmp_path/"site-packages"/"pixcl_nb"/"data.py"))     # as from a wheel
-    monkeypatch.setattr(data_module, "SAMPLE_SPLITS", {"train": 2, "val": 1, "test": 0, "pairs": 1})
-    write = data_module.write_sample
+    monkeypatch.setattr(scenes_module, "library_folder", lambda: tmp_path/"site-packages"/"pixcl_nb")     # as from a wheel
+    monkeypatch.setattr(scenes_module, "SAMPLE_SPLITS", {"train": 2, "val": 1, "test": 0, "pairs": 1})
+    write = scenes_module.write_sample
     def fails(folder, split, index, seed):
         if split == "val": raise KeyboardInterrupt
         write(folder, split, index, seed)
-    monkeypatch.setattr(data_module, "write_sample", fails)
+    monkeypatch.setattr(scenes_module, "write_sample", fails)
     with pytest.raises(KeyboardInterrupt): sample_folder()
     assert list(tmp_path.iterdir()) == []
-    monkeypatch.setattr(data_module, "write_sample", write)
+    monkeypatch.setattr(scenes_module, "write_sample", write)
     assert len(load_data("samples")) == 2 and len(load_pairs()) == 1
-    assert [path.name for path in tmp_path.iterdir()] == [f"samples-v{data_module.SAMPLE_VERSION}"]
+    assert [path.name for path in tmp_path.iterdir()] == [f"samples-v{scenes_module.SAMPLE_VERSION}"]
     before = os.stat(sample_folder()/"classes.json").st_mtime_ns
     assert os.stat(rendered_folder()/"classes.json").st_mtime_ns == before                               # not again
 
 
 def test_killed_render_leaves_nothing_under_the_final_name(tmp_path):
-    code = ("import os, pixcl_nb.data as d\nold = d.write_sample\ndef kill(f, s, i, seed):\n    old(f, s, i, seed)\n    os.kill(os.getpid(), 9)\n"
+    code = ("import os, pixcl_nb.images.scenes as d\nold = d.write_sample\ndef kill(f, s, i, seed):\n    old(f, s, i, seed)\n    os.kill(os.getpid(), 9)\n"
             "d.write_sample = kill\nd.rendered_folder({'train': 3})")
     done = subprocess.run([sys.executable, "-c", code], env=os.environ | {"PIXCL_NB_CACHE": str(tmp_path)}, capture_output=True)
     assert done.returncode == -9 and [path.suffix for path in tmp_path.iterdir()] == [".tmp"]
@@ -156,7 +159,7 @@ def test_killed_render_leaves_nothing_under_the_final_name(tmp_path):
     os.environ["PIXCL_NB_CACHE"], before = str(tmp_path), os.environ.get("PIXCL_NB_CACHE")
     try: rendered_folder({"train": 1})
     finally: os.environ.pop("PIXCL_NB_CACHE") if before is None else os.environ.update(PIXCL_NB_CACHE=before)
-    assert [path.name for path in tmp_path.iterdir()] == [f"samples-v{data_module.SAMPLE_VERSION}"]     # the old litter is swept
+    assert [path.name for path in tmp_path.iterdir()] == [f"samples-v{scenes_module.SAMPLE_VERSION}"]     # the old litter is swept
 
 
 # --- items, sizes, batches -------------------------------------------------------------------------------------------------

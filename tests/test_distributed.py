@@ -15,16 +15,21 @@ from torch.nn.functional import normalize
 sys.path.insert(0, str(Path(__file__).parent))
 from toy import ToyData, ToyMethod
 
-from pixcl_nb.distributed import Job, all_ranks, check_world, distributed_world, from_first, leave_processes, share_of_mean, start_processes
-from pixcl_nb.losses import FORMS
-from pixcl_nb.methods import create_method
+from pixcl_nb.processes import all_ranks, distributed_world, from_first, share_of_mean
+from pixcl_nb.training.distributed import check_world, Job, leave_processes, start_processes
+from pixcl_nb.losses.label_losses import FORMS
+from pixcl_nb.methods.contract import create_method
 from pixcl_nb.methods.auxiliary_contrast import AuxiliaryContrast, AuxiliaryContrastConfig
 from pixcl_nb.methods.cp2 import CP2, CP2Config
 from pixcl_nb.methods.densecl import DenseCL, DenseCLConfig
 from pixcl_nb.methods.label_contrast import LabelContrast, LabelContrastConfig, paired, partners
-from pixcl_nb.momentum import KeyQueue, SyncBatchNorm2d, embed_keys, gather_uneven_rows, set_batch_norm, split_batch_norm
-from pixcl_nb.training import TrainConfig, check_same_run, last_checkpoint, pretrain
-from pixcl_nb.views import ViewConfig
+from pixcl_nb.networks.momentum import (
+    embed_keys, KeyQueue, set_batch_norm, split_batch_norm, SyncBatchNorm2d)
+from pixcl_nb.processes import gather_uneven_rows
+from pixcl_nb.training.checkpoints import check_same_run, last_checkpoint
+from pixcl_nb.training.loop import pretrain
+from pixcl_nb.training.settings import TrainConfig
+from pixcl_nb.images.views import ViewConfig
 
 PLAIN = ViewConfig(size=32, scale=(1., 1.), ratio=(1., 1.), flip=0., jitter=0., grayscale=0., blur=0.)      # nothing is drawn: a share of the batch sees what the whole saw
 TRAIN = dict(steps=30, lr=.1, device="cpu", progress=False, seed=3, checkpoint_every=4)

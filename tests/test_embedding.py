@@ -162,7 +162,7 @@ def test_selection_travels_both_ways_and_observers_hear_it():
 def test_colourings_hold_class_prediction_cluster_image_and_colour():
     half = MASKS.clone(); half[:, :16] = 255
     widget = explorer(masks=half, predictions=MASKS)
-    assert [c["name"] for c in widget.colourings] == ["class", "prediction", "cluster", "image", "image colour"]
+    assert [c["name"] for c in widget.colourings] == ["class", "prediction", "cluster", "image", "image colour", "PCA"]
     entry = widget.colourings[0]
     ids = np.frombuffer(widget.colour_data, np.uint16, widget.count, entry["offset"])
     assert entry["names"] == ["left", "middle", "right", "no label"] and (ids.reshape(4, 8, 12)[:, :4] == 3).all() and (ids.reshape(4, 8, 12)[:, 4:, 0] == 0).all()
@@ -191,7 +191,7 @@ def test_from_encoder_takes_images_masks_and_predictions():
 
 @pytest.mark.parametrize("keywords,words", [
     (dict(features=FEATURES[:3]), "features: has size 3 on axis 0"), (dict(features=FEATURES.double() * float("nan")), "features: holds"),
-    (dict(features={1: FEATURES, 2: FEATURES[..., :6]}), "features"), (dict(features=FEATURES.long()), "float"), (dict(features={}), "is empty"),
+    (dict(features={1: FEATURES, 2: FEATURES[..., :6]}), "features"), (dict(features=FEATURES.long()), "float"), (dict(features={}), "empty dictionary"),
     (dict(features=torch.zeros(1, 1, 1, 1).expand(4, 3_000_000, 8, 12)), "GB"), (dict(masks=MASKS[:, :9]), "masks: has"), (dict(masks=MASKS[:2]), "2 masks for 4 images"),
     (dict(class_names=["one"]), "class_names: 1 names"), (dict(palette=[[0, 0, 0]]), "palette: 1 colours"), (dict(colour_by="clas"), "did you mean 'class'"), (dict(colour_by="prediction"), "colour_by"),
     (dict(layout="tsne"), "layout"), (dict(dims=4), "dims"), (dict(points=0), "points")])
@@ -203,7 +203,11 @@ def test_wrong_assignments_are_refused():
     widget = explorer()
     with pytest.raises(ValueError, match="selected: index 9999"): widget.selected = [9999]
     with pytest.raises(ValueError, match="did you mean 'image"): widget.colour_by = "imag"
-    with pytest.raises(ValueError, match="larger than browsers draw"): atlas_uri(np.broadcast_to(np.zeros((1, 4096, 4096, 3), np.uint8), (30, 4096, 4096, 3)))
+    with pytest.raises(ValueError, match="components"): widget.components = [0, 1, 2]
+    for trait, value in (("cut", 2), ("nearest", -1), ("votes", 0), ("step", 5)):
+        with pytest.raises(ValueError, match=trait): setattr(widget, trait, value)
+    with pytest.raises(TypeError, match="did you mean 'density'"): explorer(densety=True)
+    with pytest.raises(ValueError, match="is empty"): widget.propagate_selection()
 
 
 def test_static_picture_shows_points_and_lit_cells():
@@ -213,6 +217,112 @@ def test_static_picture_shows_points_and_lit_cells():
     assert len(left.collections) == 2 and len(left.collections[1].get_offsets()) == 96
     assert right.get_title() == "96 selected"
     assert right.images[0].get_array()[:32, :48].mean() > 2 * right.images[0].get_array()[:32, 52:100].mean()
+
+
+# ---------------------------------------------------------------- what is taken
+def test_lists_of_pictures_palettes_and_names_of_every_kind_are_taken():
+    from PIL import Image
+    pictures = [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in IMAGES]
+    for images in (pictures, [np.asarray(picture) for picture in pictures], IMAGES.permute(0, 2, 3, 1).numpy(), IMAGES / 255):
+        widget = EmbeddingExplorer(images, FEATURES, layout="pca", clusters=0)
+        assert (widget.picture_data == IMAGES.permute(0, 2, 3, 1).numpy()).all()
+    for palette in ([[1., 0, 0], [0, 1., 0], [0, 0, 1.]], ["#ff0000", "lime", "#0000ff"], np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255]])):
+        assert explorer(palette=palette).colouring("class")["palette"] == ["#ff0000", "#00ff00", "#0000ff"]
+    assert explorer(class_names={0: "left", 2: "right"}).colouring("class")["names"] == ["left", "class 1", "right"]
+
+
+@pytest.mark.parametrize("keywords, words", [(dict(palette=[[300, 0, 0]] * 3), "palette"), (dict(masks=MASKS.clamp(max=1) * 255), "255 means 'no label'"), (dict(features={1: FEATURES, "1": FEATURES}), "two keys are called '1'")])
+def test_what_could_be_meant_two_ways_is_refused(keywords, words):
+    with pytest.raises(ValueError, match=words): explorer(**keywords)
+
+
+def test_floats_up_to_255_and_images_of_two_sizes_are_refused():
+    with pytest.raises(ValueError, match="images.*0…255"): EmbeddingExplorer(IMAGES.float(), FEATURES, layout="pca")
+    with pytest.raises(ValueError, match="sizes"): EmbeddingExplorer([IMAGES[0], IMAGES[1, :, :, :40]], FEATURES[:2], layout="pca")
+
+
+def test_photographs_travel_at_the_size_they_are_shown():
+    large = torch.nn.functional.interpolate(IMAGES.float(), (2000, 3000)).to(torch.uint8)
+    widget = EmbeddingExplorer(large, FEATURES, layout="pca", clusters=0)
+    assert len(widget.atlas) < 2e6 and widget.grid["tile"] == [427, 640] and widget.grid["width"] == 3000
+
+
+def test_umap_of_constant_features_ends():
+    import time
+    started = time.time()
+    widget = explorer(features=torch.ones_like(FEATURES), layout="umap")
+    assert time.time() - started < 20 and np.isfinite(widget.positions()).all() and np.abs(widget.positions()).max() == 0
+
+
+# ---------------------------------------------------------------- the full space, components, regions
+def test_neighbours_are_those_of_the_full_space():
+    strength = torch.logspace(0, -1.5, 200)[:, None, None]                                       # as real features: few axes hold most
+    widget = explorer(features=torch.randn(4, 200, 8, 12, generator=GENERATOR) * strength)
+    rows = widget.rows[-1].double()
+    for point in (0, 57, 300):
+        cosines = rows @ rows[point]
+        found = widget.neighbours_of(point, 10)
+        exact = cosines.masked_fill(torch.arange(len(rows)) == point, -2).topk(10).indices.tolist()
+        assert len({i for i, _ in found} & set(exact)) >= 8 and point not in dict(found)           # 128 of 200 axes, int8
+        assert max(abs(cosine - float(cosines[i])) for i, cosine in found) < .03
+    assert widget.vector_channels == 128 and .95 < widget.vector_share[0] < 1
+    where = torch.from_numpy(widget.positions().copy())
+    near = torch.cdist(where, where).fill_diagonal_(9).topk(8, largest=False).indices
+    assert all(set(widget.plane_neighbours_of(point)) == set(near[point].tolist()) for point in (3, 200))
+
+
+def test_components_have_one_basis_for_all_images_and_signs():
+    widget = explorer(colour_by="PCA")
+    first = pca_layout(torch.nn.functional.normalize(widget.rows[-1].double(), dim=1), 1)[0][:, 0].numpy()
+    red = widget.point_colours()[:, 0].astype(int)
+    order = np.argsort(first)
+    assert (np.diff(red[order]) >= 0).all() and red.min() == 0 and red.max() == 255
+    widget.components = [-1, 2, 3]
+    assert (widget.point_colours()[:, 0] == 255 - red).all()
+    widget.cut = .25
+    hidden = ~widget.shown_points()
+    assert hidden.sum() == pytest.approx(.25 * widget.count, abs=12) and (255 - red)[hidden].max() < (255 - red)[~hidden].min()
+
+
+def test_a_region_is_found_where_features_say_so():
+    widget = explorer()
+    widget.selected = [i for i in range(widget.count) if widget.chosen[i] // 96 == 1 and widget.chosen[i] % 12 < 4]
+    maps, rows = widget.propagate_selection()
+    assert not maps[1].any() and [row["image"] for row in rows] == [0, 2, 3] and all(row["iou"] > .95 for row in rows)
+    assert (maps[0][:, :4]).float().mean() > .95 and not maps[0][:, 4:].any()
+    plain = EmbeddingExplorer(IMAGES, FEATURES, layout="pca")
+    plain.selected = [0]
+    assert "iou" not in plain.propagate_selection()[1][0]
+
+
+def test_clusters_are_named_by_their_class_or_shown_by_a_patch():
+    widget = explorer(clusters=3)
+    entry = widget.colouring("cluster")
+    assert sorted(name.split(": ")[1] for name in entry["names"]) == ["left 100 %", "middle 100 %", "right 100 %"] and entry["named"]
+    entry = EmbeddingExplorer(IMAGES, FEATURES, layout="pca", clusters=3).colouring("cluster")
+    assert entry["names"] == ["cluster 0", "cluster 1", "cluster 2"] and not entry["named"]
+    assert len({int(i) % 12 // 4 for i in entry["central"]}) == 3                              # one patch from each third
+
+
+def test_the_selection_is_a_table():
+    widget = explorer()
+    widget.selected = [0, 100, 200]
+    table = widget.selected_frame
+    assert list(table.columns[:6]) == ["point", "image", "row", "column", "x", "y"] and table["class"].tolist() == [["left", "middle", "right"][i % 12 // 4] for i in (0, 100, 200)]
+    assert table[["image", "row", "column"]].values.tolist() == widget.selected_cells.tolist() and table["x"].iloc[0] == 2
+
+
+def test_names_of_steps_are_not_called_steps():
+    assert ", step 5," in explorer(features={0: FEATURES, 5: FEATURES}).picture().axes[0].get_title()
+    assert ", MoCo v2," in explorer(features={"random": FEATURES, "MoCo v2": FEATURES}).picture().axes[0].get_title()
+
+
+def test_a_data_sets_colours_are_passed_on():
+    from pixcl_nb.images.data import load_data
+    from pixcl_nb.networks.encoders import create_encoder
+    data = load_data("samples", split="test")
+    entry = EmbeddingExplorer.from_encoder(create_encoder("pixcl_tiny"), data, count=2, layout="pca").colouring("class")
+    assert [list(bytes.fromhex(colour[1:])) for colour in entry["palette"]][:data.num_classes] == data.palette.tolist()
 
 
 # ---------------------------------------------------------------- in the browser
@@ -348,3 +458,221 @@ def test_touch_taps_a_point_and_three_axes_turn(open_widget):
     before = page.hook("w.view.yaw")
     page.drag(".pxe-plot", [(.4, .5), (.7, .5)])
     assert page.hook("w.view.yaw") > before + .3 and len(selection(page)) == 1
+
+
+# ---------------------------------------------------------------- asking, painting, spreading in the browser
+def test_a_click_asks_the_full_space_and_the_plane(open_widget):
+    widget = explorer()
+    page = opened(open_widget, widget)
+    x, y = page.hook("w.at(150)")
+    width, height = page.hook("w.size")
+    page.click(".pxe-plot", (x + 1) / (width + 2), (y + 1) / (height + 2))
+    page.settle(3)
+    asked = page.state("asked")
+    assert asked in [150, *widget.plane_neighbours_of(150, 4)]                                # points may lie over each other
+    expected = widget.neighbours_of(asked)
+    assert [row[0] for row in page.state("neighbours")] == [i for i, _ in expected]
+    assert np.allclose([row[1] for row in page.state("neighbours")], [cosine for _, cosine in expected], atol=1e-9)
+    assert page.state("plane_neighbours") == widget.plane_neighbours_of(asked)
+    same = sum(widget.ids_of("class")[i] == widget.ids_of("class")[asked] for i, _ in expected)
+    assert f"{same} of 8 of the same class" in page.text(".pxw-strip") and page.page.locator(".pxw-patch").count() == 16
+    page.page.locator(".pxw-patch").first.click()                                             # a patch can be asked in turn
+    page.settle(3)
+    assert page.state("asked") == expected[0][0]
+    page.press(".pxe-plot", "Escape")
+    assert page.state("asked") == -1 and page.page.locator(".pxw-patch:visible").count() == 0
+
+
+def test_components_are_those_of_python_and_painted_over_the_cells(open_widget):
+    widget = explorer(features={0: FEATURES.flip(0), 9: FEATURES})
+    page = opened(open_widget, widget)
+    page.field("Colour").select_option("PCA")
+    page.field("Green").select_option("-3")
+    page.slide("Hide", .4)
+    page.field("Paint cells").check()
+    page.settle(4)
+    for step in (1, 0):
+        page.slide("Step", step)
+        page.settle(4)
+        widget.set_state({"colour_by": "PCA", "components": page.state("components"), "cut": page.state("cut"), "step": step})
+        assert widget.components == [1, -3, 3] and widget.cut == .4
+        assert (np.array(page.hook("[...w.colours]")).reshape(-1, 4)[:, :3] == widget.point_colours()).all()
+        assert (np.array(page.hook("[...w.visible]")) == widget.shown_points()).all()
+    assert "threshold" in page.text()
+    shown, hidden = (int(np.flatnonzero(widget.shown_points() == value)[0]) for value in (True, False))
+    ink = "(i) => { const c = document.querySelector('.pxe-pictures'), w = document.querySelector('.pxw').pxw, k = c.width / c.clientWidth, b = w.cellBox(w.cells[i]); return [...c.getContext('2d').getImageData((b[0] + b[2] / 2) * k, (b[1] + b[3] / 2) * k, 1, 1).data].slice(0, 3); }"
+    assert np.abs(np.array(page.js(ink, shown)) - widget.point_colours()[shown]).max() < 60      # 85 % of it
+    assert sum(page.js(ink, hidden)) < .5 * sum(IMAGES[0, :, 0, 0].tolist()) + 150               # dark
+
+
+def test_a_region_is_found_elsewhere_as_in_python(open_widget):
+    widget = explorer(features=FEATURES + 2 * torch.randn(FEATURES.shape, generator=GENERATOR))
+    page = opened(open_widget, widget)
+    page.field("Find elsewhere").check()
+    region = [i for i in range(widget.count) if widget.chosen[i] // 96 == 2 and widget.chosen[i] % 12 < 4]
+    page.js("(l) => window.pixcl.model.set('selection', new DataView(Int32Array.from(l).buffer))", region)
+    page.until("pixcl.model.get('propagated').length === 3")
+    widget.selected = region
+    maps, rows = widget.propagate_selection()
+    assert page.state("propagated") == [{key: pytest.approx(value) for key, value in row.items()} for row in rows]
+    assert (np.array(page.hook("[...w.found]")) == maps.flatten().numpy()[widget.chosen]).all()
+    total = {key: sum(row[key] for row in rows) for key in ("found", "truth", "both")}
+    assert f"IoU {total['both'] / (total['found'] + total['truth'] - total['both']):.2f} over 3 images" in page.text(".pxe-verdict")
+    page.field("Find elsewhere").uncheck()
+    page.until("pixcl.model.get('propagated').length === 0")
+
+
+def test_a_rectangle_takes_what_lies_in_it(open_widget):
+    widget = explorer()
+    page = opened(open_widget, widget)
+    page.page.get_by_role("button", name="Rectangle").click()
+    page.drag(".pxe-plot", [(.2, .1), (.7, .85)])
+    width, height = page.hook("w.size")
+    where = np.array(page.js("(n) => { const w = document.querySelector('.pxw').pxw; return [...Array(n).keys()].map((i) => w.at(i)); }", widget.count))
+    low, high = np.array([.2, .1]) * [width, height], np.array([.7, .85]) * [width, height]
+    surely = ((where > low + 2) & (where < high - 2)).all(1)
+    perhaps = ((where > low - 2) & (where < high + 2)).all(1)
+    picked = np.isin(np.arange(widget.count), selection(page))
+    assert picked.any() and not picked.all() and picked[surely].all() and not picked[~perhaps].any()
+    page.press(".pxe-plot", "Escape", "l")
+    assert page.js("() => document.querySelector('.pxw').dataset.tool") == "lasso"
+
+
+def test_density_lines_hold_the_bulk_of_each_class_and_names_stand_there(open_widget):
+    widget = explorer()
+    page = opened(open_widget, widget)
+    page.field("Density").check()
+    groups = page.hook("w.groups.map(g => ({ id: g.id, line: g.lines[0], peak: g.peak }))")
+    assert sorted(group["id"] for group in groups) == [0, 1, 2]
+    positions, ids = widget.positions(), widget.ids_of("class")
+    for group in groups:
+        line, own = np.array(group["line"]).reshape(-1, 2), positions[ids == group["id"]]
+        assert len(line) > 8 and (np.abs(own.mean(0) - group["peak"]) < .35).all()
+        inside = ((own > line.min(0)) & (own < line.max(0))).all(1).mean()
+        assert .4 < inside < 1
+    ink = "() => { const c = document.querySelector('.pxe-groups'), d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data; let n = 0; for (let i = 3; i < d.length; i += 4) if (d[i] > 100) n++; return n; }"
+    with_both = page.js(ink)
+    page.field("Density").uncheck(), page.settle(3)
+    names_only = page.js(ink)
+    page.field("Names").uncheck(), page.settle(3)
+    assert with_both > names_only > page.js(ink) == 0
+
+
+def test_patches_stand_for_points_when_zoomed_in(open_widget):
+    page = opened(open_widget, explorer())
+    assert page.hook("w.stats.patches") is None                                               # from afar: points
+    page.press(".pxe-plot", "0")
+    x, y = page.hook("w.at(40)")
+    width, height = page.hook("w.size")
+    page.hover(".pxe-plot", (x + 1) / (width + 2), (y + 1) / (height + 2))
+    page.page.mouse.wheel(0, -900)
+    page.page.wait_for_timeout(200)
+    assert page.hook("w.view.zoom") > 3 and page.hook("w.stats.patches") > 3
+    page.field("Patches").uncheck()
+    page.settle(3)
+    page.js("() => { document.querySelector('.pxw').pxw.stats.patches = -1; document.querySelector('.pxw').pxw.paint(); }")
+    assert page.hook("w.stats.patches") == -1
+
+
+def test_what_is_seen_can_be_saved_and_fill_the_screen(open_widget, tmp_path):
+    from PIL import Image
+    for renderer in ("canvas", "webgl"):
+        page = opened(open_widget, explorer(renderer=renderer))
+        with page.page.expect_download() as download: page.page.get_by_role("button", name="PNG").click()
+        path = tmp_path / f"{renderer}.png"
+        download.value.save_as(path)
+        pixels = np.asarray(Image.open(path).convert("RGB")).astype(int)
+        width, height = page.hook("w.size")
+        assert pixels.shape[0] >= height - 1 and pixels.shape[1] > width + 100
+        assert (np.abs(pixels[:, :int(width)] - pixels[4, 4]).sum(2) > 60).mean() > .005 and pixels[:, int(width) + 20:].std() > 20
+        page.page.get_by_role("button", name="Full screen").click()
+        page.until("document.fullscreenElement?.classList.contains('pxw')")
+        page.page.get_by_role("button", name="Full screen").click()
+        page.until("!document.fullscreenElement")
+
+
+def test_points_on_the_canvas_are_round(open_widget):
+    widget = EmbeddingExplorer(IMAGES[:1], FEATURES[:1], layout="pca", clusters=0, renderer="canvas")
+    page = opened(open_widget, widget)
+    page.field("Names").uncheck(), page.settle(3)
+    lit = page.js("""() => { const c = document.querySelector('.pxe-points'), w = document.querySelector('.pxw').pxw, g = c.getContext('2d'), k = c.width / c.clientWidth, ground = [...g.getImageData(1, 1, 1, 1).data].slice(0, 3);
+        const xs = [...Array(w.cells.length).keys()].map((i) => w.at(i)), alone = xs.findIndex(([x, y], i) => xs.every(([u, v], j) => i === j || Math.hypot(x - u, y - v) > 14));
+        const [x, y] = xs[alone], r = 8, d = g.getImageData(Math.round(x * k) - r, Math.round(y * k) - r, 2 * r + 1, 2 * r + 1).data;
+        return Array.from({ length: (2 * r + 1) ** 2 }, (_, i) => Math.abs(d[4 * i] - ground[0]) + Math.abs(d[4 * i + 1] - ground[1]) + Math.abs(d[4 * i + 2] - ground[2])); }""")
+    ink = np.array(lit).reshape(17, 17).astype(float)
+    ink /= ink.max()
+    y, x = np.mgrid[:17, :17]
+    cy, cx = (ink * y).sum() / ink.sum(), (ink * x).sum() / ink.sum()
+    straight, slanted = [], []
+    for angle in np.arange(0, 360, 45):
+        steps = [ink[int(round(cy + t * np.sin(np.radians(angle)))), int(round(cx + t * np.cos(np.radians(angle))))] for t in np.linspace(0, 6, 25)]
+        (slanted if angle % 90 else straight).append(np.sum(steps) * .25)
+    assert abs(np.mean(straight) - np.mean(slanted)) < .3 * np.mean(straight), "a plus sign, not a disc"
+
+
+def test_links_move_the_embedding(open_widget):
+    widget = explorer(features={0: FEATURES, 5: FEATURES.flip(1)}, name="cloud", text="[the beginning](step=0), [by image](colour_by=image), [this one](asked=7)")
+    page = opened(open_widget, widget)
+    for label, key, value in (("the beginning", "step", 0), ("by image", "colour_by", "image"), ("this one", "asked", 7)):
+        page.page.get_by_role("button", name=label).click()
+        page.settle(3)
+        assert page.state(key) == value
+    assert page.page.locator(".pxw-patch").count() == 16 and page.js("() => document.querySelector('.pxw').dataset.step") == "0"
+    assert widget.link("x", step=1, components=[1, 2, -3]) == "[x](#pixcl:cloud?step=1&components=1,2,-3)"
+
+
+# ---------------------------------------------------------------- every screen
+@pytest.mark.parametrize("css", ["", "transform: scale(1.5); transform-origin: 0 0", "zoom: 1.5"])
+def test_the_point_under_the_pointer_is_hit_in_an_enlarged_slide(open_widget, css):
+    page = opened(open_widget, explorer(), width=1500)
+    page.style(f"main {{ width: 900px; margin: 0; {css} }}")
+    page.page.wait_for_timeout(150)
+    x, y = page.hook("w.at(40)")
+    width, height = page.hook("w.size")
+    page.hover(".pxe-plot", (x + 1) / (width + 2), (y + 1) / (height + 2))
+    page.settle(2)
+    hit = int(page.js("() => document.querySelector('.pxw').dataset.hovered"))
+    where = page.hook(f"w.at({hit})") if hit >= 0 else [-99, -99]
+    assert np.hypot(where[0] - x, where[1] - y) < 3
+    cell = page.hook("w.cellBox(100)")
+    sizes = page.js("() => { const c = document.querySelector('.pxe-pictures'); return [c.clientWidth, c.clientHeight]; }")
+    page.hover(".pxe-pictures", (cell[0] + cell[2] / 2) / sizes[0], (cell[1] + cell[3] / 2) / sizes[1])
+    page.settle(2)
+    assert page.hook("w.cells[document.querySelector('.pxw').dataset.hovered]") == 100
+
+
+@pytest.mark.parametrize("box", [".pxe-plot", ".pxe-pictures"])
+def test_a_finger_scrolls_past_and_draws_when_a_tool_is_pressed(open_widget, box):
+    page = opened(open_widget, explorer(), phone=True, width=390, height=500)
+    page.js("() => document.querySelector('.pxw').style.marginBottom = '500px'")
+    page.js("selector => document.querySelector(selector).scrollIntoView({ block: 'center' })", box)
+    before = page.js("() => scrollY")
+    page.swipe(box, dy=-150)
+    assert page.js("() => scrollY") > before + 40 and selection(page) == []
+    page.page.get_by_role("button", name="Rectangle").tap()
+    page.settle(2)
+    page.js("selector => document.querySelector(selector).scrollIntoView({ block: 'center' })", box)
+    page.settle(2)
+    before = page.js("() => scrollY")
+    page.swipe(box, dx=150, dy=-150, start=(.3, .8))
+    assert abs(page.js("() => scrollY") - before) < 3 and len(selection(page)) > 0
+    page.page.get_by_role("button", name="Rectangle").tap()
+    assert page.js("() => document.querySelector('.pxw').dataset.finger") == "no"
+
+
+def test_the_legend_is_whole_on_a_phone_and_paper_is_light(open_widget):
+    page = opened(open_widget, explorer(), phone=True, width=390, height=800, scheme="dark")
+    clipped = page.js("() => { const l = document.querySelector('.pxe-legend').getBoundingClientRect(); return [...document.querySelectorAll('.pxe-key')].filter((k) => k.getBoundingClientRect().bottom > l.bottom + 1).length; }")
+    assert clipped == 0 and page.overflow() == 0
+    page.page.emulate_media(media="print")
+    page.settle(6)
+    assert page.js("() => document.querySelector('.pxw').dataset.theme") == "light" and not page.page.locator(".pxw-controls").first.is_visible()
+
+
+def test_a_denser_screen_gets_more_pixels(open_widget):
+    page = opened(open_widget, explorer(renderer="canvas"))
+    ratio = "() => [...document.querySelectorAll('.pxe-points, .pxe-over, .pxe-pictures')].map((c) => c.width / c.clientWidth)"
+    assert page.js(ratio) == pytest.approx([1, 1, 1], abs=.02)
+    page.density(2)
+    page.settle(4)
+    assert page.js(ratio) == pytest.approx([2, 2, 2], abs=.03)

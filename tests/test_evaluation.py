@@ -7,8 +7,14 @@ import torch
 from torch import nn
 from torchmetrics.classification import MulticlassJaccardIndex
 
-from pixcl_nb.evaluation import *
-from pixcl_nb.evaluation import Items, Segmenter, batches, features_at, pad_to_stride, predict_logits, random_crop, window_starts
+from pixcl_nb.evaluation.finetuning import finetune, random_crop
+from pixcl_nb.evaluation.probe import features_at, fit_softmax_regression, linear_probe
+from pixcl_nb.evaluation.protocols import evaluate
+from pixcl_nb.evaluation.retrieve_and_cluster import cluster, match_clusters, NearestNeighbours, retrieve
+from pixcl_nb.evaluation.score import batches_of_one_size, boundary_counts, boundary_f_score, confusion_matrix, Items, predict_logits, predict_mask, SegmentationResult, Segmenter, window_starts
+from pixcl_nb.evaluation.separation import foreground_separation, separability
+from pixcl_nb.losses.collapse import alignment, effective_rank, uniformity
+from pixcl_nb.images.cells import pad_to_stride
 
 
 class Bars:
@@ -137,7 +143,7 @@ def test_probe_learns_colours(train, test):
 
 def test_probe_is_the_minimum(train):
     "The gradient of the convex objective vanishes, and a different start of the draw changes little."
-    from pixcl_nb.evaluation import fit_softmax_regression
+    from pixcl_nb.evaluation.probe import fit_softmax_regression
     rows, labels = torch.randn(500, 6), torch.randint(0, 3, (500,))
     weight, bias, history = fit_softmax_regression(rows, labels, 3, 1e-2, 200)
     weight.requires_grad_(True)
@@ -157,7 +163,7 @@ def test_finetune_options(options, train, test):
 
 
 def test_pretrained_head_is_copied(train, test):
-    from pixcl_nb.encoders import FCNHead
+    from pixcl_nb.networks.encoders import FCNHead
     head = FCNHead(8, None)
     before = fingerprint(head)
     result = finetune(Small(), train, test, steps=1, batch_size=2, head=head, lr=1e-9)
@@ -175,7 +181,7 @@ def test_few_and_mixed_sizes(test):
     padded = Bars(2)
     padded.extents = torch.tensor([[24, 40], [32, 16]])
     padded.items = [(image, torch.where((torch.arange(32)[:, None] < e[0]) & (torch.arange(40) < e[1]), mask, 255)) for (image, mask), e in zip(padded.items, padded.extents)]
-    assert [tuple(i.shape) for i, _, _ in batches(Items("test", padded))] == [(1, 3, 24, 40), (1, 3, 32, 16)]
+    assert [tuple(i.shape) for i, _, _ in batches_of_one_size(Items("test", padded))] == [(1, 3, 24, 40), (1, 3, 32, 16)]
     assert linear_probe(Small(), Bars(2), padded, pixels=500).confusion.sum() == sum((m != 255).sum() for _, m in padded.items)
 
 
@@ -212,7 +218,7 @@ def test_faults_of_the_last_test_image_show_before_training(train, test):
 
 
 def test_transformers_too(train, test):
-    from pixcl_nb.encoders import create_encoder
+    from pixcl_nb.networks.encoders import create_encoder
     encoder = create_encoder("vit_tiny_patch16_224", img_size=32, depth=1)
     assert linear_probe(encoder, train, test, pixels=500).confusion.sum() == retrieve(encoder, train, test, memory_size=100).confusion.sum()
     finetune(encoder, train, test, steps=1, batch_size=2)
@@ -304,7 +310,7 @@ def test_lookups_are_deterministic_and_leave_the_encoder(name, train, test):
 
 def test_retrieval_is_the_loop(train, test):
     "One query cell at a time, one neighbour at a time."
-    from pixcl_nb.evaluation import NearestNeighbours
+    from pixcl_nb.evaluation.retrieve_and_cluster import NearestNeighbours
     rows, shares = nn.functional.normalize(torch.randn(20, 5), dim=1), torch.rand(20, 3)
     features = torch.randn(2, 5, 2, 3)
     fast = NearestNeighbours(rows, shares, 4, .1, chunk=5)(features)
@@ -319,13 +325,13 @@ def test_retrieval_is_the_loop(train, test):
 
 
 def test_cell_labels_count_pixels():
-    from pixcl_nb.evaluation import cell_labels
+    from pixcl_nb.images.cells import cell_labels
     mask = torch.tensor([[[0, 0, 1], [0, 255, 1]]])
     assert torch.equal(cell_labels(mask, 2, 2), torch.tensor([[[[.75, 0.]], [[0., .5]]]]))
 
 
 def test_cluster_matching():
-    from pixcl_nb.evaluation import match_clusters
+    from pixcl_nb.evaluation.retrieve_and_cluster import match_clusters
     counts = torch.tensor([[0, 9, 1, 0], [8, 0, 0, 2]])
     assert match_clusters(counts, "hungarian").tolist() == [[9, 0, 1], [0, 8, 2]]
     assert match_clusters(counts, "majority").tolist() == [[10, 0, 0], [0, 10, 0]]
@@ -401,7 +407,7 @@ def test_alignment_uniformity_rank():
 def test_evaluate_report(tmp_path, train, test):
     encoder = Small()
     before = fingerprint(encoder)
-    small = dict(linear_probe=dict(pixels=500), cluster=dict(cells=200), overcluster=dict(cells=200), retrieve=dict(memory_size=200), spread=dict(cells=100))
+    small = dict(linear_probe=dict(pixels=500), cluster=dict(cells=200), overcluster=dict(cells=200), retrieve=dict(memory_size=200), rank=dict(cells=100))
     report = evaluate(encoder, (train, test), options=small, save=tmp_path / "report.json")
     assert same(before, fingerprint(encoder)) and set(report.results) == {*small, "separation"}
     saved = json.loads((tmp_path / "report.json").read_text())
@@ -412,7 +418,7 @@ def test_evaluate_report(tmp_path, train, test):
 
 
 def test_evaluate_with_pretrained_head(train, test):
-    from pixcl_nb.encoders import FCNHead
+    from pixcl_nb.networks.encoders import FCNHead
     report = evaluate(Small(), (train, test), ["finetune"], head=FCNHead(8, None), options={p: dict(steps=1, batch_size=2) for p in ("finetune", "finetune_with_head")})
     assert set(report.results) == {"finetune", "finetune_with_head"}
 
@@ -421,6 +427,6 @@ def test_evaluate_bad_input(train, test):
     with pytest.raises(ValueError, match='options: "pck" needs image pairs'): evaluate(Small(), (train, test), ["pck"])
     with pytest.raises(ValueError, match="protocols: unknown name 'linear_prob', did you mean"): evaluate(Small(), (train, test), ["linear_prob"])
     with pytest.raises(ValueError, match="protocols: is empty"): evaluate(Small(), (train, test), [])
-    with pytest.raises(ValueError, match="protocols: unknown"): evaluate(Small(), (train, test), ["spread"], options={"sprad": {}})
+    with pytest.raises(ValueError, match="protocols: unknown"): evaluate(Small(), (train, test), ["rank"], options={"sprad": {}})
     with pytest.raises(ValueError, match="head: 'finetune_with_head'"): evaluate(Small(), (train, test), ["finetune_with_head"])
-    with pytest.raises(ValueError, match="data: 1 images"): evaluate(Small(), Bars(1), ["spread"])
+    with pytest.raises(ValueError, match="data: 1 images"): evaluate(Small(), Bars(1), ["rank"])

@@ -15,8 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch.nn.functional import max_pool2d
 
-from pixcl_nb.encoders import create_encoder
-from pixcl_nb.export import STATES, caveat, check_export, export_encoder, feature_gap, packed, resnet_kind
+from pixcl_nb.networks.encoders import create_encoder
+from pixcl_nb.experiments.export import (
+    STATES, caveat, check_export, export_encoder, feature_gap, packed, resnet_kind)
 
 LAYOUTS = json.loads((Path(__file__).parent / "golden" / "export_layouts.json").read_text())
 sys.path.insert(0, str(Path(__file__).parent / "tools"))

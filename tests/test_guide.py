@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from pixcl_nb.data import load_data
-from pixcl_nb.distributed import start_processes
-from pixcl_nb.methods import create_method
-from pixcl_nb.runs import build_method, rerun, run, run_config
-from pixcl_nb.training import pretrain
+from pixcl_nb.images.data import load_data
+from pixcl_nb.training.distributed import start_processes
+from pixcl_nb.methods.contract import create_method
+from pixcl_nb.experiments.runs import build_method, rerun, run, run_config
+from pixcl_nb.training.loop import pretrain
 
 ROOT = Path(__file__).parent.parent
 RUN = {"method": "pix_contrast:PixContrast", "threads": 1, "settings": {"view": {"size": 32}}, "train": {"steps": 6, "batch_size": 8, "device": "cpu", "progress": False, "checkpoint_every": 2}}

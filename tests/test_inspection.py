@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pixcl_nb.data import load_data
-from pixcl_nb.inspection import contact_sheet, inspect_data, save_contact_sheet
+from pixcl_nb.images.data import load_data
+from pixcl_nb.images.inspection import contact_sheet, inspect_data, save_contact_sheet
 
 
 @pytest.fixture

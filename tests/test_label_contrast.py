@@ -8,15 +8,20 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from pixcl_nb.data import label_subset, load_data
-from pixcl_nb.encoders import create_encoder
-from pixcl_nb.evaluation import finetune
-from pixcl_nb.losses import FORMS, pixel_contrast
-from pixcl_nb.methods import create_method
-from pixcl_nb.methods.label_contrast import (STRATEGIES, LabelContrast, LabelContrastConfig, PixelClassifier, aligned_index, compactness, fill_batch, labels_at_grid,
-                                             nearest_class_mean, partners, place_in_group, sample_pixels, take_pixels, two_classes, two_colours)
-from pixcl_nb.training import BatchOrder, TrainConfig, pretrain
-from pixcl_nb.views import ViewConfig
+from pixcl_nb.images.data import label_subset, load_data
+from pixcl_nb.networks.encoders import create_encoder
+from pixcl_nb.evaluation.finetuning import finetune
+from pixcl_nb.losses.label_losses import FORMS, pixel_contrast
+from pixcl_nb.methods.contract import create_method
+from pixcl_nb.images.cells import aligned_index, labels_at_grid
+from pixcl_nb.methods.label_contrast import two_colours
+from pixcl_nb.losses.collapse import compactness
+from pixcl_nb.methods.label_contrast import (
+    fill_batch, LabelContrast, LabelContrastConfig, nearest_class_mean, partners, PixelClassifier,
+    place_in_group, sample_pixels, STRATEGIES, take_pixels, two_classes)
+from pixcl_nb.training.loop import BatchOrder, pretrain
+from pixcl_nb.training.settings import TrainConfig
+from pixcl_nb.images.views import ViewConfig
 
 VIEW = ViewConfig(size=64, blur=0.)
 SMALL = dict(view=VIEW, dim=16, hidden=16)

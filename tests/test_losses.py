@@ -11,7 +11,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pixcl_nb.losses import FORMS, cp2_dense_loss, densecl_loss, foreground_cosines, gather_rows, info_nce, masked_pool, pixel_contrast
+from pixcl_nb.losses.infonce import info_nce
+from pixcl_nb.losses.label_losses import FORMS, pixel_contrast
+from pixcl_nb.methods.cp2 import cp2_dense_loss, foreground_cosines, masked_pool
+from pixcl_nb.methods.densecl import densecl_loss
+from pixcl_nb.processes import gather_rows
 
 GOLDEN = Path(__file__).parent/"golden"
 def golden(name): return {k: torch.from_numpy(np.asarray(v)) for k, v in np.load(GOLDEN/f"{name}.npz").items()}

@@ -8,10 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from pixcl_nb.matching import (cell_to_pixel, check_views, choose_matches, encode_images, from_source, geometric_matches, geometric_positions, grid_size,
-                               match_accuracy, match_features, match_points, parabola_peak, pck, pck_keypoints, pck_pairs, pixel_to_cell, prepare_image, refine_matches,
-                               similarity_blocks, stereo_points, to_source, top_k_matches)
-from pixcl_nb.views import View, ViewConfig, random_view
+from pixcl_nb.evaluation.keypoints import pck, pck_keypoints, pck_pairs, stereo_points
+from pixcl_nb.images.cells import cell_to_pixel, grid_size, pixel_to_cell
+from pixcl_nb.networks.encoding import encode_images, prepare_image
+from pixcl_nb.positives.matching import (
+    check_views, choose_matches, from_source, geometric_matches, geometric_positions, match_accuracy,
+    match_features, match_points, parabola_peak, refine_matches, similarity_blocks, to_source,
+    top_k_matches)
+from pixcl_nb.images.views import View, ViewConfig, random_view
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -122,7 +126,7 @@ def test_blocks_cover_everything_once(budget):
 
 @pytest.mark.parametrize("mutual", [False, True])
 def test_block_size_changes_nothing(mutual, monkeypatch):
-    import pixcl_nb.matching as matching
+    import pixcl_nb.positives.matching as matching
     query, key = torch.randn(2, 8, 6, 7), torch.randn(2, 8, 5, 9)
     whole, blocks = match_features(query, key, mutual), similarity_blocks
     monkeypatch.setattr(matching, "similarity_blocks", lambda q, k: blocks(q, k, 100))

@@ -8,16 +8,17 @@ import torch
 from torch import nn
 from torch.nn.functional import normalize
 
-from pixcl_nb.compose import CopyPasteConfig
-from pixcl_nb.encoders import create_encoder
-from pixcl_nb.losses import foreground_cosines
-from pixcl_nb.matching import match_features
-from pixcl_nb.methods import METHODS, create_method
+from pixcl_nb.images.compositor import CopyPasteConfig
+from pixcl_nb.networks.encoders import create_encoder
+from pixcl_nb.methods.cp2 import foreground_cosines
+from pixcl_nb.positives.matching import match_features, match_accuracy
+from pixcl_nb.methods.contract import METHODS, create_method
 from pixcl_nb.methods.cp2 import CP2, CP2Config
-from pixcl_nb.methods.densecl import DenseCL, DenseCLConfig, agreement
-from pixcl_nb.momentum import KeyQueue
-from pixcl_nb.training import TrainConfig, pretrain
-from pixcl_nb.views import ViewConfig
+from pixcl_nb.methods.densecl import DenseCL, DenseCLConfig
+from pixcl_nb.networks.momentum import KeyQueue
+from pixcl_nb.training.loop import pretrain
+from pixcl_nb.training.settings import TrainConfig
+from pixcl_nb.images.views import ViewConfig
 
 VIEW = ViewConfig(size=64)
 SMALL = {"moco": dict(view=VIEW, queue_size=32), "densecl": dict(view=VIEW, queue_size=32),
@@ -151,8 +152,15 @@ def test_densecl_grid_larger_than_the_map():
 
 def test_agreement_counts_neighbours():
     truth = torch.tensor([[0, 5, 10, -1]])
-    assert agreement(torch.tensor([[1, 5, 12, 0]]), truth, 4) == pytest.approx(2 / 3)
-    assert agreement(torch.tensor([[-1, -1, -1, 0]]), truth, 4) == 0
+    assert match_accuracy(torch.tensor([[1, 5, 12, 0]]), truth, tolerance=1, grid=(4, 4), unmatched="left out") == pytest.approx(2 / 3)
+
+
+def test_agreement_is_0_and_no_nan_where_no_cell_has_a_match(monkeypatch):
+    import pixcl_nb.methods.densecl as densecl
+    none = lambda kind, query_map, *_: torch.full((len(query_map), query_map[0, 0].numel()), -1)
+    monkeypatch.setattr(densecl, "choose_matches", none)
+    terms = create_method("densecl", seed=0, **SMALL["densecl"]).loss(images(), generator=generator())
+    assert terms["agreement"] == 0 and terms["agreement"].dtype == torch.float32 and terms["dense"] == 0
 
 
 def test_background_cells_learn_only_with_the_released_axis():

@@ -7,8 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pixcl_nb.encoders import Projector, create_encoder
-from pixcl_nb.momentum import KeyQueue, MomentumEncoder, SplitBatchNorm2d, all_gather_rows, shuffled, split_batch_norm
+from pixcl_nb.networks.encoders import Projector, create_encoder
+from pixcl_nb.networks.momentum import (
+    KeyQueue, MomentumEncoder, shuffled, split_batch_norm, SplitBatchNorm2d)
+from pixcl_nb.processes import all_gather_rows
 
 
 def network(): return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 1))

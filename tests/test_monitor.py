@@ -1,19 +1,22 @@
 """TrainingMonitor: sees what the run logged, changes nothing in it, and steers it from here and from another process."""
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from pixcl_nb.training import History, TrainConfig, TrainingStopped, pretrain
-from pixcl_nb.widgets.monitor import LogTail, PixelColours, RunReader, TrainingMonitor, control, follow_control, load_pictures, obey, save_pictures
+from pixcl_nb.training.loop import History, pretrain
+from pixcl_nb.training.settings import TrainConfig, TrainingStopped
+from pixcl_nb.widgets.monitor import LogTail, PixelColours, RunReader, TrainingMonitor, control, follow_control, load_pictures, process_birth, process_facts, process_is_gone, save_pictures
 
 from browser import open_widget   # noqa: F401  a fixture
 
@@ -80,7 +83,7 @@ def test_only_new_rows_travel_and_together_they_are_the_table(monkeypatch):
     monitor = TrainingMonitor()
     sent = messages(monitor)
     for step in range(300):
-        monitor._last = 0                                              # no throttling: a message a step
+        monitor._last_sent = 0                                              # no throttling: a message a step
         monitor.on_step(step, {"step": step, "loss": float(step)}, None)
     parts = [(content, buffers) for content, buffers in sent if content["kind"] == "rows"]
     table, have = [], 0
@@ -102,17 +105,17 @@ def test_many_steps_a_second_make_few_messages():
 
 def test_a_page_that_missed_rows_gets_the_table():
     monitor = TrainingMonitor()
-    for step in range(5): monitor._last = 0; monitor.on_step(step, {"loss": 1. * step}, None)
+    for step in range(5): monitor._last_sent = 0; monitor.on_step(step, {"loss": 1. * step}, None)
     sent = messages(monitor)
-    monitor._hear(None, {"kind": "rows", "have": 5}, [])
+    monitor._on_message(None, {"kind": "rows", "have": 5}, [])
     assert not sent
-    monitor._hear(None, {"kind": "rows", "have": 2}, [])
+    monitor._on_message(None, {"kind": "rows", "have": 2}, [])
     assert sent[0][0]["kind"] == "state" and "rows" in sent[0][0]["keys"]
 
 
 def test_a_term_that_comes_later_gets_a_column_of_its_own():
     monitor = TrainingMonitor()
-    for step in range(4): monitor._last = 0; monitor.on_step(step, {"loss": 1., **({"dense": 2.} if step > 1 else {})}, None)
+    for step in range(4): monitor._last_sent = 0; monitor.on_step(step, {"loss": 1., **({"dense": 2.} if step > 1 else {})}, None)
     assert np.isnan(numbers(monitor, "dense")[:2]).all() and numbers(monitor, "dense")[2:].tolist() == [2., 2.]
 
 
@@ -137,7 +140,7 @@ def test_run_trains_in_a_thread_and_pause_holds_it():
     with pytest.raises(TimeoutError, match="step"): monitor.wait(.05)
     monitor.resume()
     while len(monitor.table) < held + 3: time.sleep(.01)
-    monitor._hear(None, {"kind": "command", "command": "stop"}, [])     # as the browser's button does
+    monitor._on_message(None, {"kind": "command", "command": "stop"}, [])     # as the browser's button does
     history = monitor.wait(30)
     assert history.stopped_early and monitor.status["state"] == "stopped" and held + 3 <= len(history) < 400
 
@@ -261,7 +264,8 @@ def test_commands_of_yesterday_do_not_stop_the_run_of_today(tmp_path):
 def test_errors_name_the_argument(tmp_path):
     with pytest.raises(ValueError, match="did you mean 'pause'"): control(tmp_path, "paus")
     with pytest.raises(ValueError, match="run_dir: there is no folder"): control(tmp_path / "no", "stop")
-    with pytest.raises(ValueError, match="run_dir: there is no folder"): TrainingMonitor(tmp_path / "no")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="run_dir: .* is a file"): TrainingMonitor(tmp_path / "file")
     with pytest.raises(TypeError, match="source"): TrainingMonitor(3)
     with pytest.raises(ValueError, match="images"): TrainingMonitor(images=IMAGES.float())
     with pytest.raises(ValueError, match="images"): TrainingMonitor(images=IMAGES.repeat(5, 1, 1, 1))
@@ -288,6 +292,198 @@ def test_snapshots_are_thinned_not_unbounded():
     monitor = TrainingMonitor()
     for step in range(400): monitor._add_picture(step, np.zeros((1, 2, 2, 3), np.uint8))
     assert 60 <= len(monitor.shots) <= 121 and list(monitor.shots)[0] == 0 and list(monitor.shots)[-1] == 399
+
+
+# ---------------------------------------------------------------- what is left of a run
+ROWS = [json.dumps({"step": step, "loss": 1 / (step + 1)}) for step in range(50)]
+
+
+def run_folder(path, rows=ROWS, **status):
+    "A folder as a run leaves it; `status` is what its hook wrote last."
+    path.mkdir(exist_ok=True)
+    (path / "config.json").write_text(json.dumps({"config": {"steps": 100, "batch_size": 8}}))
+    (path / "log.jsonl").write_bytes(b"".join((row.encode() if isinstance(row, str) else row) + b"\n" for row in rows))
+    if status: (path / "status.json").write_text(json.dumps(status))
+    return path
+
+
+@pytest.fixture(scope="module")
+def dead():
+    "What a process wrote down of itself before it was killed."
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    facts = {**process_facts(), "pid": process.pid, "born": process_birth(process.pid)[1]}
+    assert process_is_gone(facts) is False
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    return facts
+
+
+@pytest.mark.parametrize("state", ["running", "paused"])
+@pytest.mark.parametrize("age", [1, 30, 300, 90_000])
+def test_a_killed_run_of_this_machine_is_gone_at_once(tmp_path, dead, state, age):
+    now = time.time()
+    monitor = TrainingMonitor(run_folder(tmp_path, state=state, step=49, time=now - age, started=now - age - 60, world=1, **dead))
+    assert monitor.status["state"] == "gone" and not monitor.status["controls"]
+    assert "No sign of life since" in monitor.status["message"] and f"process {dead['pid']} is gone" in monitor.status["message"]
+    for command in (monitor.pause, monitor.resume, monitor.stop):
+        with pytest.raises(RuntimeError, match="nobody would hear it.*gone"): command()
+    assert not (tmp_path / "control.json").exists()
+    monitor._on_message(None, {"kind": "command", "command": "stop"}, [])              # a click says it on the page
+    assert "nobody would hear it" in monitor.status["message"]
+    monitor.close()
+
+
+def test_a_zombie_and_a_number_that_was_given_away_again_are_gone(dead):
+    child = os.fork()
+    if child == 0: os._exit(0)
+    time.sleep(.2)                                                                      # ended, and not yet waited for
+    try: assert process_is_gone({**process_facts(), "pid": child, "born": process_birth(child)[1]}) is True
+    finally: os.waitpid(child, 0)
+    assert process_is_gone({**process_facts(), "born": (process_birth(os.getpid())[1] or 2) - 1}) is True
+    assert process_is_gone(process_facts()) is False
+    for unknown in ({}, {"pid": "x"}, {**dead, "host": "node17"}, {**dead, "pid": None}, {**dead, "pid": -1}, {**dead, "pid": 2**70}, {**dead, "processes": "pid:[1]"}):
+        assert process_is_gone({"host": dead["host"], **unknown}) is None
+
+
+@pytest.mark.parametrize("age, expected", [(10, "running"), (60, "running"), (200, "silent"), (90_000, "silent")])
+def test_of_another_machine_only_the_silence_is_known(tmp_path, dead, age, expected):
+    elsewhere = {**dead, "host": "node17"}
+    monitor = TrainingMonitor(run_folder(tmp_path, state="running", time=time.time() - age, started=time.time() - age - 60, **elsewhere))
+    assert monitor.status["state"] == expected
+    assert ("node17" in monitor.status["message"]) == (expected == "silent")
+    monitor.close()
+
+
+def test_clocks_that_differ_do_not_kill_a_run(tmp_path, dead):
+    "Another machine's clock is ten minutes late: silence is measured by ours, from the moment we saw the last sign arrive."
+    elsewhere = {**dead, "host": "node17", "state": "running"}
+    monitor = TrainingMonitor(run_folder(tmp_path, **elsewhere, time=time.time() - 600), poll=1000)
+    assert monitor.status["state"] == "silent"
+    run_folder(tmp_path, **elsewhere, time=time.time() - 599)
+    monitor._update()
+    assert monitor._state == "running"
+    monitor.close()
+
+
+def test_slow_steps_are_no_silence(tmp_path, dead):
+    slow = [json.dumps({"step": step, "loss": 1., "images_per_second": .1}) for step in range(3)]      # 80 seconds a step
+    monitor = TrainingMonitor(run_folder(tmp_path, slow, state="running", time=time.time() - 600, **{**dead, "host": "node17"}))
+    assert monitor.status["state"] == "running"
+    monitor.close()
+
+
+def test_a_run_that_only_logs_is_silent_when_its_log_is_old(tmp_path):
+    run_folder(tmp_path)
+    monitor = TrainingMonitor(tmp_path)
+    assert monitor.status["state"] == "following"
+    monitor.close()
+    os.utime(tmp_path / "log.jsonl", (time.time() - 900,) * 2)
+    monitor = TrainingMonitor(tmp_path)
+    assert monitor.status["state"] == "silent" and "the log does not grow" in monitor.status["message"]
+    monitor.close()
+
+
+def test_a_command_that_is_not_answered_says_so(tmp_path):
+    now = time.time()
+    run_folder(tmp_path, state="running", time=now, started=now - 60, world=1, **process_facts())
+    (tmp_path / "control.json").write_text(json.dumps({"command": "pause", "time": now - 10}))
+    monitor = TrainingMonitor(tmp_path)
+    assert monitor.status["state"] == "running" and "Asked to pause" in monitor.status["message"]
+    run_folder(tmp_path, state="paused", time=now, started=now - 60, world=1, **process_facts())
+    monitor._update()
+    assert monitor._state == "paused" and monitor._message == ""
+    monitor.close()
+
+
+BROKEN = [b'{"step": 25, "lo\xff\xfe\x00', b"\xff" * 40, b'{"step": 25, "loss": tru', b"null", b"[1, 2]", b"7", b'"step"', b'{"loss": 1}', b'{"step": null, "loss": 1}', b'{"step": "x"}', b'{"step": 1.5}', b'{"step": NaN}',
+          b'{"step": 1e400}', b"[" * 100_000, b"\xc2\x85", b"\x00\x00\x00"]
+
+
+@pytest.mark.parametrize("broken", BROKEN, ids=range(len(BROKEN)))
+def test_a_broken_line_costs_no_good_row(tmp_path, broken):
+    run_folder(tmp_path, [*ROWS[:25], broken, *ROWS[26:]])
+    monitor = TrainingMonitor(tmp_path)
+    assert [row["step"] for row in monitor.history.rows] == [*range(25), *range(26, 50)]
+    assert "1 line of the log could not be read" in monitor.status["message"]
+    plt.close(monitor.picture())
+    monitor.close()
+
+
+@pytest.mark.parametrize("value", ['"1.0"', "null", '{"a": 1}', "[1]", "NaN", "Infinity", "true", "1" + "0" * 400])
+def test_a_term_that_is_no_number_is_a_gap_in_its_curve_only(tmp_path, value):
+    run_folder(tmp_path, [*ROWS[:25], f'{{"step": 25, "loss": {value}, "dense": 3}}', *ROWS[26:]])
+    monitor = TrainingMonitor(tmp_path)
+    assert len(monitor.history) == 50 and numbers(monitor, "dense")[25] == 3 and np.isfinite(np.delete(numbers(monitor, "loss"), 25)).all()
+    plt.close(monitor.picture())
+    monitor.close()
+
+
+def test_half_a_line_with_a_whole_one_behind_it_and_lines_out_of_order(tmp_path):
+    glued = ROWS[9][:12] + ROWS[10]                                                     # killed within row 9; the next process wrote on
+    run_folder(tmp_path, [*ROWS[:9], glued, ROWS[11], ROWS[10], ROWS[4], "\0\0" + ROWS[12] + "\r"])
+    monitor = TrainingMonitor(tmp_path)
+    assert [row["step"] for row in monitor.history.rows] == [*range(9), 10, 11, 12]
+    monitor.close()
+
+
+def test_foreign_bytes_while_watching(tmp_path):
+    run_folder(tmp_path, ROWS[:10])
+    monitor = TrainingMonitor(tmp_path, poll=.05)
+    with open(tmp_path / "log.jsonl", "ab") as file: file.write(b"\xff\xfe\x00\n" + ROWS[10].encode() + b"\n" + ROWS[11][:9].encode())
+    end = time.time() + 20
+    while len(monitor.table) < 11 and time.time() < end: time.sleep(.02)
+    with open(tmp_path / "log.jsonl", "ab") as file: file.write(ROWS[11][9:].encode() + b"\n")
+    while (len(monitor.table) < 12 or "1 line" not in monitor.status["message"]) and time.time() < end: time.sleep(.02)
+    assert [row["step"] for row in monitor.history.rows] == list(range(12)) and "1 line" in monitor.status["message"]
+    monitor.close()
+
+
+@pytest.mark.parametrize("name", ["status.json", "config.json", "control.json"])
+@pytest.mark.parametrize("text", [b"", b"null", b"[]", b"{}", b"7", b"\xff\xfe", b'{"state": "running"', b'{"state": 3}', b'{"state": "running"}', b'{"state": "paused", "time": "x", "pid": "y", "host": 3, "world": null}',
+                                  b'{"config": []}', b'{"config": {"steps": "many", "batch_size": null, "collapse_below": "x"}}', b'{"command": 7, "time": []}'])
+def test_other_files_may_hold_anything(tmp_path, name, text):
+    run_folder(tmp_path, state="running", time=time.time(), **process_facts())
+    (tmp_path / name).write_bytes(text)
+    monitor = TrainingMonitor(tmp_path)
+    assert len(monitor.history) == 50 and monitor.status["state"] in ("running", "paused", "following")
+    json.dumps(monitor.front_state()["status"], allow_nan=False)
+    monitor.close()
+
+
+def test_pictures_that_are_half_copied_come_later(tmp_path):
+    run_folder(tmp_path)
+    whole = save_pictures(tmp_path / "pictures", 3, np.zeros((2, 4, 6, 3), np.uint8)).read_bytes()
+    (tmp_path / "pictures" / "step-00000004-n2.png").write_bytes(whole[:40])
+    (tmp_path / "pictures" / "holiday.png").write_bytes(whole)
+    (tmp_path / "pictures" / "step-00000005-n0.png").write_bytes(whole)
+    monitor = TrainingMonitor(tmp_path, poll=1000)
+    assert list(monitor.shots) == [3] and "holiday.png" in monitor.status["message"]
+    (tmp_path / "pictures" / "step-00000004-n2.png").write_bytes(whole)
+    monitor._update()
+    assert list(monitor.shots) == [3, 4]
+    monitor.close()
+
+
+def test_the_folder_may_come_later(tmp_path):
+    monitor = TrainingMonitor(tmp_path / "runs" / "later", poll=.05)
+    assert monitor.status["state"] == "waiting" and "no folder" in monitor.status["message"] and not monitor.status["controls"]
+    with pytest.raises(RuntimeError, match="follow_control"): monitor.pause()
+    (tmp_path / "runs" / "later").mkdir(parents=True)
+    follow_control(tmp_path / "runs" / "later")(0, {"loss": 1.}, None)
+    end = time.time() + 20
+    while monitor.status["state"] != "running" and time.time() < end: time.sleep(.02)
+    assert len(monitor.table) == 1 and monitor.status["state"] == "running" and monitor.status["controls"]
+    monitor.close()
+
+
+def test_a_fault_of_the_watching_thread_is_shown(tmp_path):
+    run_folder(tmp_path)
+    monitor = TrainingMonitor(tmp_path, poll=.05)
+    monitor.reader.read = lambda: 1 / 0
+    end = time.time() + 20
+    while "ZeroDivisionError" not in monitor.status["message"] and time.time() < end: time.sleep(.02)
+    assert "ZeroDivisionError" in monitor.status["message"]
+    monitor.close()
 
 
 # ---------------------------------------------------------------- in the browser
@@ -360,6 +556,49 @@ def test_appended_rows_are_drawn_without_a_new_table_and_buttons_ask(open_widget
     page.page.get_by_role("button", name="Really stop?").click()
     assert page.js("() => window.heard.pop()") == {"kind": "command", "command": "stop"}
     assert "1 min 40 s to go" in page.text(".pxm-facts")
+
+
+def test_the_page_notices_that_python_says_nothing_any_more(open_widget):
+    page = open_widget(finished(60))
+    live = {"state": "running", "step": 60, "total": 200, "rate": 80., "elapsed": 12, "eta": 100, "message": "", "controls": True, "looked": 1_700_000_000}
+    page.set("status", live)
+    page.hook("w.checkKernel(performance.now() + 20_000)")
+    assert page.text(".pxm-badge") == "running" and page.page.locator(".pxm-buttons").is_visible()
+    page.hook("w.checkKernel(performance.now() + 31_000)")
+    assert page.text(".pxm-badge") == "no sign of life" and "No word from Python since" in page.text(".pxm-message") and not page.page.locator(".pxm-buttons").is_visible()
+    page.set("status", {**live, "step": 61})                          # it was only busy
+    assert page.text(".pxm-badge") == "running" and not page.page.locator(".pxm-message").is_visible()
+    page.set("status", {**{k: v for k, v in live.items() if k != "looked"}, "state": "finished"})
+    page.hook("w.checkKernel(performance.now() + 1e9)")                # a run that is over has nothing to say
+    assert page.text(".pxm-badge") == "finished"
+
+
+def test_an_exported_page_says_when_it_was_so(open_widget):
+    monitor = TrainingMonitor(config=TrainConfig(steps=30, batch_size=4))
+    monitor.on_step(0, {"loss": 1.}, None)
+    page = open_widget(monitor)
+    page.hook("w.checkKernel(performance.now() + 1e9)")
+    assert page.text(".pxm-badge") == "running" and "As it stood at" in page.text(".pxm-message")
+
+
+def test_a_folder_that_goes_away_is_said_to_be(tmp_path):
+    run_folder(tmp_path / "run")
+    monitor = TrainingMonitor(tmp_path / "run", poll=1000)
+    shutil.rmtree(tmp_path / "run")
+    monitor._update()
+    assert len(monitor.history) == 50 and monitor._state == "silent" and "any more" in monitor._message
+    monitor.close()
+
+
+def test_a_run_that_takes_long_to_begin_gives_signs_of_life():
+    class Slow(list):
+        def __getitem__(self, index): time.sleep(.4); return super().__getitem__(index)
+    monitor = TrainingMonitor(poll=.05)
+    told = []
+    monitor.observe(lambda change: told.append(change.new.get("looked")), "status")
+    monitor.run(Toy(), Slow(DATA), TrainConfig(steps=1, batch_size=4, device="cpu", progress=False))
+    monitor.wait(60)
+    assert len({looked for looked in told if looked}) >= 2
 
 
 def test_static_picture_and_history_agree():

@@ -15,7 +15,6 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted(p for p in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts)
-LIBRARY = [p for p in NOTEBOOKS if p.parent.name == "nbs"]
 LIMIT = 180                                   # seconds, for a busy machine; on a quiet one a notebook takes well under a minute
 FORK_SERVER = multiprocessing.get_context("forkserver")      # each notebook has a process of its own, and these libraries are read once for all of them; ours are not among them
 FORK_SERVER.set_forkserver_preload(["torch", "torch._dynamo", "torchvision", "timm", "sklearn.cluster", "matplotlib.pyplot", "seaborn", "ipywidgets", "anywidget", "nbdev.test"])
@@ -35,10 +34,13 @@ def test_package_is_the_export_of_the_notebooks(tmp_path):
     shutil.copytree(ROOT / "nbs", tmp_path / "nbs", ignore=shutil.ignore_patterns("results", ".ipynb_checkpoints"))
     done = nbdev("nbdev_export", cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
+    written = subprocess.run([sys.executable, "-c", f"from pathlib import Path; from pixcl_nb.public import write_packages; write_packages(Path({str(tmp_path / 'pixcl_nb')!r}))"],
+                             cwd=ROOT, capture_output=True, text=True)
+    assert written.returncode == 0, written.stderr
     fresh, committed = tmp_path / "pixcl_nb", ROOT / "pixcl_nb"
     assert python_files(fresh) == python_files(committed)
     differing = [str(name) for name in python_files(fresh) if not filecmp.cmp(fresh / name, committed / name, shallow=False)]
-    assert not differing, f"out of step with the notebooks: {differing}; run nbdev_export (or nbdev_update if the module was edited)"
+    assert not differing, f"out of step with the notebooks: {differing}; run make export (or nbdev_update if the module was edited)"
 
 
 def run_notebook(path, flags, log):
@@ -88,19 +90,6 @@ def test_notebook_is_committed_executed_and_small(path):
     assert len(code) < 3 or any(cell["outputs"] for cell in code), "committed without outputs"
     errors = [out["ename"] for cell in code for out in cell["outputs"] if out["output_type"] == "error"]
     assert not errors
-
-
-@pytest.mark.parametrize("path", LIBRARY, ids=lambda p: p.stem)
-def test_imports_only_look_down(path):
-    "A room imports from rooms with a smaller number only."
-    floor = {re.search(r"default_exp (\S+)", "".join(c["source"])).group(1).removesuffix(".__init__"): int(p.stem[:2]) for p in LIBRARY if p.stem[:2].isdigit()
-             for c in json.loads(p.read_text())["cells"] if c["cell_type"] == "code" and "default_exp" in "".join(c["source"])}
-    if not path.stem[:2].isdigit(): return
-    exported = "\n".join("".join(c["source"]) for c in json.loads(path.read_text())["cells"]
-                         if c["cell_type"] == "code" and re.search(r"#\s*\|\s*export", "".join(c["source"])))
-    for module in re.findall(r"from pixcl_nb\.([\w.]+) import", exported):
-        assert module in floor, f"{path.stem} imports pixcl_nb.{module}, which no notebook exports"
-        assert floor[module] <= int(path.stem[:2]), f"{path.stem} imports {module} from a higher floor"
 
 
 def test_no_runtime_need_of_nbdev():

@@ -5,9 +5,11 @@ import pytest
 import torch
 import yaml
 
-from pixcl_nb.methods import METHODS
-from pixcl_nb.recipes import FINETUNES, MACHINES, RECIPES, bill, dry_run, few_images, finetune_values, recipe, recipe_bill, recipe_text, recipe_values, shrunk, step_cost
-from pixcl_nb.runs import merged, run_config
+from pixcl_nb.methods.contract import METHODS
+from pixcl_nb.experiments.recipes import (
+    FINETUNES, MACHINES, RECIPES, bill, dry_run, few_images, finetune_values, recipe, recipe_bill,
+    recipe_text, recipe_values, shrunk, step_cost)
+from pixcl_nb.experiments.runs import merged, run_config
 
 TAG = re.compile(r"^\[(code|paper|third party|recall|ours)\]")
 
@@ -40,9 +42,9 @@ def test_the_papers_numbers():
 def test_finetuning_recipes(name):
     "Every line is an argument of finetune, has a source, and a shrunk one runs."
     import inspect
-    from pixcl_nb.data import load_data
-    from pixcl_nb.encoders import create_encoder
-    from pixcl_nb.evaluation import finetune
+    from pixcl_nb.images.data import load_data
+    from pixcl_nb.networks.encoders import create_encoder
+    from pixcl_nb.evaluation.finetuning import finetune
     values = finetune_values(name)
     assert all(TAG.match(source) for _, source in FINETUNES[name][1].values()) and yaml.safe_load(recipe_text(name))["finetune"]["lr"] == values["finetune"]["lr"]
     assert set(values["finetune"]) <= set(inspect.signature(finetune).parameters)
@@ -79,7 +81,7 @@ def test_dry_run_at_full_size(name):
 def test_counted_operations_of_a_network_known_by_hand():
     "MoCo's encoder on 64 pixels: forward of both branches, two gradients of one; every convolution counted by hand."
     config = run_config({"method": "moco", "settings": {"view": {"size": 64, "blur": 0}, "queue_size": 16}, "train": {"steps": 1}})
-    from pixcl_nb.runs import build_method
+    from pixcl_nb.experiments.runs import build_method
     method, total, first = build_method(config), 0, []
     def note(module, inputs, output):
         cells = output.shape[-1] * output.shape[-2] if output.dim() == 4 else 1
@@ -104,7 +106,7 @@ def test_cost_grows_with_the_batch_and_memory_with_the_precision():
 
 def test_hours_are_arithmetic():
     config = run_config({"method": "moco", "train": {"steps": 3600, "batch_size": 10}})
-    from pixcl_nb.recipes import StepCost
+    from pixcl_nb.experiments.recipes import StepCost
     found = bill("x", config, 100, gpus=1, cost=StepCost(1e12, 5., 7))
     assert found.hours["v100"] == pytest.approx(10e12 / (MACHINES["v100"].peak * MACHINES["v100"].share)) and found.memory == 57
 

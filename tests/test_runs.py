@@ -8,13 +8,16 @@ import torch
 import yaml
 from hypothesis import given, settings as hypothesis_settings, strategies as st
 
-import pixcl_nb.runs as runs
-from pixcl_nb.data import load_data
-from pixcl_nb.encoders import create_encoder
-from pixcl_nb.methods import METHODS, create_method
-from pixcl_nb.runs import (build_method, check_same_config, compare_runs, default_settings, differences, encoder_stride, fingerprint, layered, load_run, merged, nested, read_config, rerun, run, run_config, save_encoder,
-                           with_steps, write_config)
-from pixcl_nb.training import TrainConfig, last_checkpoint
+import pixcl_nb.experiments.runs as runs
+from pixcl_nb.images.data import load_data
+from pixcl_nb.networks.encoders import create_encoder
+from pixcl_nb.methods.contract import METHODS, create_method
+from pixcl_nb.experiments.runs import (
+    build_method, check_same_config, compare_runs, default_settings, setting_differences, encoder_stride,
+    fingerprint, layered, load_run, merged, nested, read_config, rerun, run, run_config, save_encoder,
+    with_steps, write_config)
+from pixcl_nb.training.checkpoints import last_checkpoint
+from pixcl_nb.training.settings import TrainConfig
 
 SMALL = {"method": "moco", "threads": 1, "settings": {"queue_size": 32, "view": {"size": 32}}, "train": {"steps": 4, "batch_size": 8, "device": "cpu", "progress": False}}
 
@@ -94,8 +97,8 @@ def test_rerun_from_the_folder_alone_is_equal_bit_for_bit(made, tmp_path):
 
 
 def test_rerun_says_which_versions_differ_and_which_tensors(made, tmp_path, monkeypatch):
-    now = runs.made_with
-    monkeypatch.setattr(runs, "made_with", lambda device="cpu": {**now(device), "torch": "9.9"})
+    now = runs.made_by
+    monkeypatch.setattr(runs, "made_by", lambda device: {**now(device), "torch": "9.9"})
     monkeypatch.setattr(runs, "build_method", lambda config, folder=None: build_method(replace(config, train=replace(config.train, seed=1)), folder))     # as another version of a library might
     said = []
     report = rerun(made[0], tmp_path / "again", say=said.append)
@@ -121,7 +124,7 @@ def test_start_weights_are_kept_in_the_folder(tmp_path):
 
 
 def test_discovered_labels_are_kept_in_the_folder(tmp_path):
-    from pixcl_nb.auxiliary import ColourFeatures, fit_auxiliary_labels
+    from pixcl_nb.positives.auxiliary_labels import ColourFeatures, fit_auxiliary_labels
     import shutil
     fit_auxiliary_labels(ColourFeatures(), load_data("samples", split="val"), 6, tmp_path / "labels", pixels=2000)
     values = {"method": "auxiliary_contrast", "threads": 1, "split": "val", "settings": {"view": {"size": 32}, "samples": 16}, "train": {**SMALL["train"], "steps": 2}}
@@ -152,4 +155,4 @@ def test_compare_counts_values_shapes_and_absences():
 def test_stride_without_weights(): assert [encoder_stride(*words) for words in (("resnet18",), ("resnet50", 8), ("pixcl_tiny", 4), ("vit_tiny_patch16_224",))] == [32, 8, 4, 16]
 
 
-def test_differences_name_the_place(): assert differences({"a": {"b": 1}, "c": 2}, {"a": {"b": 3}, "c": 2, "d": 4}) == ["a.b (was 1, now 3)", "d (was None, now 4)"]
+def test_differences_name_the_place(): assert setting_differences({"a": {"b": 1}, "c": 2}, {"a": {"b": 3}, "c": 2, "d": 4}) == ["a.b (was 1, now 3)", "d (was None, now 4)"]

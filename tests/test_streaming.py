@@ -8,8 +8,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pixcl_nb.streaming import (BITS, ClassTail, PairTiles, contrast_per_pair, contrast_shared, log_sum_exp_loss, logit_bound, pair_log_sum_exp,
-                                panel_height, push_pairs, sort_by, stream_rows, streamed, use_backend, wide)
+from pixcl_nb.losses.streaming import (
+    BITS, ClassTail, PairTiles, contrast_per_pair, contrast_shared, log_sum_exp_loss, logit_bound,
+    pair_log_sum_exp, panel_height, push_pairs, sort_by, stream_rows, streamed, use_backend, wide)
 
 
 def unit(n, d=8, dtype=torch.float64): return F.normalize(torch.randn(n, d, dtype=dtype), dim=1)
@@ -109,7 +110,7 @@ def test_weightless_rows_stay_finite():
 
 PEAK = """
 import resource, torch, torch.nn.functional as F
-from pixcl_nb.losses import pixel_contrast
+from pixcl_nb.losses.label_losses import pixel_contrast
 torch.set_num_threads(1)
 f, y = F.normalize(torch.randn(1, 6000, 64), dim=2).requires_grad_(), torch.randint(0, 9, (1, 6000))
 for form in ("supcon", "released_within"): pixel_contrast(f[:, :700], y[:, :700], form=form).backward()
@@ -127,7 +128,7 @@ def test_memory_is_linear():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("form", ["supcon", "released_within"])
 def test_cuda_equals_cpu(form):
-    from pixcl_nb.losses import pixel_contrast
+    from pixcl_nb.losses.label_losses import pixel_contrast
     f, y = F.normalize(torch.randn(2, 3000, 32), dim=2), torch.randint(0, 9, (2, 3000))
     results = []
     for device in ("cpu", "cuda"):
@@ -149,7 +150,7 @@ def both_backends(compute):
 
 def check_kernels(device, n=150):
     "Every relation, the tail, the extra logit and every form of pixel_contrast, values and gradients, kernels against the torch path."
-    from pixcl_nb.losses import FORMS, pixel_contrast
+    from pixcl_nb.losses.label_losses import FORMS, pixel_contrast
     torch.manual_seed(3)
     agree = lambda pairs, what: [torch.testing.assert_close(a, b, rtol=2e-4, atol=2e-5, msg=lambda m: f"{what}: {m}") for a, b in pairs]
     y, g = torch.randint(0, 5, (n,), device=device), torch.randint(0, 4, (n,), device=device)
@@ -189,7 +190,7 @@ def test_kernels_equal_the_torch_path_on_a_gpu(n): check_kernels("cuda", n)
 
 def test_auto_is_the_torch_path():
     "The kernels have not been measured; until they have, nothing but an explicit wish may choose them."
-    from pixcl_nb.streaming import fused
+    from pixcl_nb.losses.streaming import fused
     assert fused(torch.zeros(3, 4)) is None
     with use_backend("torch"): assert fused(torch.zeros(3, 4)) is None
 
@@ -221,7 +222,7 @@ def test_kernels_compile_for_a_gpu_that_is_not_here(precision):
 
 if __name__ == "__main__":
     check_kernels("cpu")
-    from pixcl_nb.streaming import fused
+    from pixcl_nb.losses.streaming import fused
     with use_backend("triton"):
         for rows in (torch.zeros(3, 4).double(), torch.zeros(3, 513)):
             with pytest.raises(ValueError, match="backend: 'triton' takes float32 rows of at most 512 channels"): fused(rows)

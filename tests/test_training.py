@@ -20,9 +20,13 @@ sys.path.insert(0, str(Path(__file__).parent))
 from toy import ToyData, ToyMethod
 
 import pixcl_nb.checks
-import pixcl_nb.training as training
-from pixcl_nb.training import (LARS, BatchOrder, History, Meter, TrainConfig, TrainingStopped, best_checkpoint, check_terms, choose_device, gpu_busy, last_checkpoint, learning_rate, pretrain,
-                               read_checkpoint, save_checkpoint, step_seed, term_mean)
+import pixcl_nb.training.checkpoints
+import pixcl_nb.training.settings
+from pixcl_nb.training.checkpoints import (
+    best_checkpoint, last_checkpoint, read_checkpoint, room_on, save_checkpoint, term_mean)
+from pixcl_nb.training.loop import BatchOrder, check_terms, gpu_busy, History, Meter, pretrain, progress_bar
+from pixcl_nb.training.settings import (
+    choose_device, LARS, learning_rate, make_optimizer, step_seed, TrainConfig, TrainingStopped)
 
 CONFIG = TrainConfig(steps=40, batch_size=8, lr=.1, device="cpu", seed=3, checkpoint_every=7, progress=False)
 same = lambda a, b: all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
@@ -197,9 +201,9 @@ class Cells(nn.Module):
 
 
 def queue_method(name, **settings):
-    from pixcl_nb.compose import CopyPasteConfig
-    from pixcl_nb.methods import create_method
-    from pixcl_nb.views import ViewConfig
+    from pixcl_nb.images.compositor import CopyPasteConfig
+    from pixcl_nb.methods.contract import create_method
+    from pixcl_nb.images.views import ViewConfig
     view = ViewConfig(size=32, scale=(1., 1.), ratio=(1., 1.), flip=0., jitter=0., grayscale=0., blur=0.)
     own = dict(compose=CopyPasteConfig(size=32, stride=8, view=view), decoder="fcn", decoder_width=4) if name == "cp2" else dict(view=view)
     with torch.random.fork_rng(): torch.manual_seed(0); return create_method(name, Cells(), seed=0, queue_size=20, **own, **settings)
@@ -273,7 +277,7 @@ def test_fused_is_the_same_optimiser(optimizer, lr):
     plain, fused = quiet(), quiet()
     for method, wanted in ((plain, False), (fused, True)): pretrain(method, ToyData(), change(optimizer=optimizer, lr=lr, fused=wanted))
     assert near(plain, fused)
-    assert training.make_optimizer(fused, change(optimizer=optimizer, fused=True)).param_groups[0]["fused"]
+    assert make_optimizer(fused, change(optimizer=optimizer, fused=True)).param_groups[0]["fused"]
 
 
 def test_compiled_networks_compute_the_same(monkeypatch):
@@ -302,7 +306,7 @@ def test_channels_last_and_bf16_train_the_same_method():
 
 def test_auto_takes_the_best_device_there_is(monkeypatch):
     tried = []
-    monkeypatch.setattr(training.torch, "empty", lambda *a, device: tried.append(device))
+    monkeypatch.setattr(pixcl_nb.training.settings.torch, "empty", lambda *a, device: tried.append(device))
     for cuda, mps, expected in ((True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")):
         monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
         monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
@@ -361,8 +365,8 @@ def test_a_really_full_disk(tmp_path, unkilled):
 
 
 def test_other_errors_of_the_disk_stay_what_they_are(tmp_path):
-    with pytest.raises(PermissionError), training.room_on(tmp_path): raise PermissionError(errno.EACCES, "no")
-    with pytest.raises(TrainingStopped, match="there is no checkpoint yet"), training.room_on(tmp_path): raise OSError(errno.EDQUOT, "quota")
+    with pytest.raises(PermissionError), room_on(tmp_path): raise PermissionError(errno.EACCES, "no")
+    with pytest.raises(TrainingStopped, match="there is no checkpoint yet"), room_on(tmp_path): raise OSError(errno.EDQUOT, "quota")
 
 
 def test_best_is_kept_besides_the_last(tmp_path):
@@ -439,7 +443,7 @@ def test_each_start_is_on_record(tmp_path):
 
 def test_the_log_reaches_the_file_while_the_run_goes_on(tmp_path, monkeypatch):
     now, seen = [0.], []
-    monkeypatch.setattr(training.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(pixcl_nb.training.checkpoints.time, "monotonic", lambda: now[0])
     def slow(step, terms, method):
         seen.append(len((tmp_path / "log.jsonl").read_text().splitlines()))
         now[0] += 1.
@@ -462,9 +466,9 @@ def test_tensorboard_gets_every_row(tmp_path, monkeypatch):
 
 def test_the_bar_shows_the_time_that_is_left(monkeypatch, capsys):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    with training.progress_bar(change(progress=True), 5, 0) as bar: bar.set_postfix_str("loss 1.000, 80 images/s"); bar.update(10); line = str(bar)
+    with progress_bar(change(progress=True), 5, 0) as bar: bar.set_postfix_str("loss 1.000, 80 images/s"); bar.update(10); line = str(bar)
     assert "15/40" in line and "<" in line and "loss 1.000" in line                            # elapsed<remaining
-    with training.progress_bar(change(progress=True), 0, 1) as bar: assert bar.disable         # the second process is silent
+    with progress_bar(change(progress=True), 0, 1) as bar: assert bar.disable         # the second process is silent
 
 
 def test_busy_share_where_a_driver_tells(monkeypatch):

@@ -9,7 +9,9 @@ import torchvision.transforms.functional as pil_steps
 from torchvision.transforms import RandomResizedCrop
 from PIL import Image, ImageFilter
 
-from pixcl_nb.views import View, ViewConfig, apply_view, blur_image, blur_matrix, distort_colour, draw_view, random_view, resize_matrix, shift_hue
+from pixcl_nb.images.views import (
+    View, ViewConfig, apply_view, blur_image, blur_matrix, distort_colour, draw_view, random_view,
+    resize_matrix, shift_hue)
 
 PLAIN = dict(jitter=0., grayscale=0., blur=0.)
 

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 
 from browser import find_chromium, no_browser, open_widget  # noqa: F401  (a fixture)
-from pixcl_nb.compose import CopyPasteConfig, copy_paste
-from pixcl_nb.data import load_data
+from pixcl_nb.images.compositor import CopyPasteConfig, copy_paste
+from pixcl_nb.images.data import load_data
 from pixcl_nb.plots import to_picture
 from pixcl_nb.widgets import CopyPasteStudio, CorrespondenceExplorer, SeparationExplorer
 from pixcl_nb.widgets.copy_paste import block_mask
@@ -49,7 +49,7 @@ def test_hovering_shows_the_match_that_python_computes(open_widget):
 
 
 def test_the_heat_map_is_drawn_from_the_cosines(open_widget):
-    widget = make_explorer()
+    widget = make_explorer(strongest=1.)
     page = open_widget(widget)
     page.hover("[data-view=query]", .4, .4)
     drawn = np.array(page.js("""() => { const c = document.querySelector('[data-view=key] canvas'); return [c.width, c.height, ...c.getContext('2d').getImageData(0, 0, c.width, c.height).data]; }"""))
@@ -126,7 +126,7 @@ def test_the_number_of_matches_and_all_mutual_ones(open_widget):
 
 
 def test_touch_works(open_widget):
-    page = open_widget(make_explorer(), touch=True)
+    page = open_widget(make_explorer(pixel=(60, 44)), touch=True)
     page.tap("[data-view=query]", .25, .75)
     page.until("pixcl.model.get('pixel')[0] < 40")
     assert page.state("pixel") == pytest.approx([32, 72], abs=2)
@@ -256,6 +256,7 @@ def test_the_threshold_can_be_dragged_slid_and_typed(open_widget, separation):
     page = open_widget(separation)
     start = page.state("threshold")
     page.drag("[data-plot='0']", [(.5, .5), (.8, .5)])
+    page.until("pixcl.model.get('threshold') === pixcl.model.get('thresholds')['step 0']")       # told at most twenty times a second
     dragged = page.state("threshold")
     assert dragged != start and page.state("thresholds") == {"step 0": dragged}
     separation.set_state({"thresholds": {"step 0": dragged}})

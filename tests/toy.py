@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pixcl_nb.training import embedding_spread
+from pixcl_nb.losses.collapse import embedding_spread
 
 
 class ToyData(torch.utils.data.Dataset):

@@ -3,7 +3,7 @@ import ast
 import io
 import re
 import tokenize
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
@@ -26,9 +26,9 @@ class Entry:
 @dataclass
 class Module:
     "An exported module."
-    name: str                # pixcl_nb.losses
-    path: str                # pixcl_nb/losses.py
-    notebook: str            # nbs/08_losses.ipynb
+    name: str                # pixcl_nb.losses.infonce
+    path: str                # pixcl_nb/losses/infonce.py
+    notebook: str            # nbs/4_losses/41_infonce.ipynb
     text: str                # the docstring
     names: list              # __all__
     entries: list
@@ -122,9 +122,40 @@ def class_entry(node, comments):
         entry.parameters = parameters_of(begin, comments, True) + entry.parameters
         entry.text += ("\n\n" if entry.text else "") + (ast.get_docstring(begin) or "")
     elif is_dataclass(node): entry.signature = dataclass_signature(node)
-    members = [function_entry(part, comments, "method") for part in parts if not part.name.startswith("_")]
-    entry.members = [member for member in members if member.text or any(row[2] for row in member.parameters)]
+    entry.members = said([function_entry(part, comments, "method") for part in parts if not part.name.startswith("_")])
     return entry
+
+
+def said(members): return [member for member in members if member.text or any(row[2] for row in member.parameters)]
+
+
+def add_members(entry, node, tree, comments):
+    "What a class takes from the small base classes that its module builds it from, and what later cells set on it: `Class.name = function`."
+    functions = {part.name: part for part in tree.body if isinstance(part, DEFINITIONS)}
+    for base in bases_of(node, tree): entry.members += [one for one in class_entry(base, comments).members if one.name not in {member.name for member in entry.members}]
+    for part in tree.body:
+        if not isinstance(part, ast.Assign) or not isinstance(part.targets[0], ast.Attribute): continue
+        target, value = part.targets[0], part.value
+        if ast.unparse(target.value) != entry.name or target.attr.startswith("_"): continue
+        kind = "property" if isinstance(value, ast.Call) and ast.unparse(value.func) == "property" else "method"
+        function = functions.get(ast.unparse(value.args[0] if kind == "property" else value))
+        if function: entry.members += said([replace(function_entry(function, comments, "method"), name=target.attr, kind=kind)])
+
+
+def bases_of(node, tree):
+    """The classes of the same module that are not public and from which a class is made, nearest first. A class may grow
+    over cells as `class A(A)`: its base is the definition before it."""
+    before = [part for part in tree.body if isinstance(part, ast.ClassDef) and part.lineno < node.lineno]
+    classes, found = {part.name: part for part in before}, []
+    for base in node.bases:
+        one = classes.get(ast.unparse(base))
+        if one and one.name not in public_of(tree): found += [one, *bases_of(one, tree)]
+    return found
+
+
+def public_of(tree):
+    "`__all__`, [] where there is none."
+    return next((ast.literal_eval(node.value) for node in tree.body if isinstance(node, ast.Assign) and "__all__" in names_of(node)), [])
 
 
 def names_of(node):
@@ -141,14 +172,15 @@ def data_entry(node, name, comments):
 def read_module(path, root):
     "What a module offers. `ValueError` if a name of __all__ is defined nowhere in it."
     source = path.read_text(encoding="utf-8")
-    tree, comments, found, names = ast.parse(source), trailing_comments(source), {}, []
+    tree, comments, found = ast.parse(source), trailing_comments(source), {}
+    names = public_of(tree)
     for node in tree.body:
         if isinstance(node, DEFINITIONS): found[node.name] = function_entry(node, comments)
-        elif isinstance(node, ast.ClassDef): found[node.name] = class_entry(node, comments)
+        elif isinstance(node, ast.ClassDef):
+            found[node.name] = class_entry(node, comments)
+            add_members(found[node.name], node, tree, comments)
         elif isinstance(node, (ast.Assign, ast.AnnAssign)):
-            for name in names_of(node):
-                if name == "__all__": names = ast.literal_eval(node.value)
-                else: found.setdefault(name, data_entry(node, name, comments))
+            for name in names_of(node): found.setdefault(name, data_entry(node, name, comments))
     missing = [name for name in names if name not in found]
     if missing: raise ValueError(f"{path}: __all__ has {missing}, which it does not define")
     markers = [(number, *match) for number, line in enumerate(source.split("\n"), 1) for match in re.findall(r"^# %% (\S+\.ipynb) #(\w+)$", line)]

@@ -3,13 +3,14 @@ import re
 
 import torch
 
-from pixcl_nb.compose import CopyPasteConfig, copy_paste
-from pixcl_nb.data import load_data, load_pairs, load_photos, stereo_pair
-from pixcl_nb.encoders import create_encoder, sample_encoder
-from pixcl_nb.evaluation import encode
-from pixcl_nb.methods import create_method
-from pixcl_nb.training import TrainConfig
-from pixcl_nb.views import ViewConfig
+from pixcl_nb.images.compositor import CopyPasteConfig, copy_paste
+from pixcl_nb.images.data import load_data
+from pixcl_nb.images.pairs import load_pairs, load_photos, stereo_pair
+from pixcl_nb.networks.encoders import create_encoder, sample_encoder
+from pixcl_nb.networks.encoding import encode
+from pixcl_nb.methods.contract import create_method
+from pixcl_nb.training.settings import TrainConfig
+from pixcl_nb.images.views import ViewConfig
 from pixcl_nb.widgets import CopyPasteStudio, CorrespondenceExplorer, EmbeddingExplorer, SeparationExplorer, TrainingMonitor
 
 # The page around a frame says light or dark; the frame says how high it is. Neither may look into the other: from file:// every file is a stranger to the next.

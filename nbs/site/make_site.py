@@ -23,7 +23,8 @@ SITE = Path(__file__).resolve().parent
 ROOT = SITE.parent.parent
 NBS = ROOT / "nbs"
 GUIDE = ["glossary", "which_method", "own_data", "own_method", "scaling", "install", "scope"]             # their order; what else lies in nbs/guide follows
-ROOMS = {"The methods": range(19, 27), "The parts": range(0, 12), "The widgets": range(12, 19), "Running, measuring, teaching": range(27, 100)}
+CHAPTERS = {"1_images": "1 Images", "2_networks": "2 Networks", "3_positives": "3 Positives", "4_losses": "4 Losses", "5_methods": "5 Methods", "6_training": "6 Training",
+            "7_evaluation": "7 Evaluation", "8_widgets": "8 Widgets", "9_experiments": "9 Experiments", "": "Shared by all chapters", "course": "Course"}    # folder of nbs/ → its caption
 STARTED = ["start_here", "densecl", "cp2", "label_contrast", "auxiliary_contrast", "comparison", "explore", "claims", "results"]
 
 
@@ -44,9 +45,12 @@ def student_copies(folder):
 def in_order(paths, first): return sorted(paths, key=lambda path: (first.index(path.stem) if path.stem in first else len(first), path.stem))
 
 
+def reading_order(path): return int(re.match(r"\d*", path.stem)[0] or 0), path.stem
+
+
 def find_pages(copies):
     "Page → its file, for everything that is written by hand; the assignments as student copies only."
-    pages = {path.stem: path for path in sorted(NBS.glob("*.ipynb"))}
+    pages = {path.relative_to(NBS).with_suffix("").as_posix(): path for folder in ("", *CHAPTERS) for path in sorted((NBS / folder).glob("*.ipynb"), key=reading_order)}
     pages |= {f"walkthroughs/{path.stem}": path for path in in_order((NBS / "walkthroughs").glob("*.ipynb"), STARTED)}
     pages |= {f"guide/{path.stem}": path for path in in_order([path for path in (NBS / "guide").glob("*.*") if path.suffix in (".md", ".ipynb")], GUIDE)}
     return pages | {"widgets": SITE / "widgets.md", "assignments/STUDENTS": NBS / "assignments" / "STUDENTS.md"} | copies
@@ -117,7 +121,7 @@ def without_views(output):
 
 def note_of(page, module):
     "One line under the title of a notebook that a module is exported from."
-    return f"\n\n{{.room}}\nNotebook `nbs/{page}.ipynb`, from which [`{module.name}`](/{api_pages.page_of(module)}.md) is exported; its cells are labelled *exported*."
+    return f"\n\n{{.origin}}\nNotebook `nbs/{page}.ipynb`, from which [`{module.name}`](/{api_pages.page_of(module)}.md) is exported; its cells are labelled *exported*."
 
 
 def shown_notebook(path, page, links, modules):
@@ -151,11 +155,12 @@ def tree(caption, lines): return "```{toctree}\n:hidden:\n" + (f":caption: {capt
 
 def contents(pages):
     "The site's table of contents, for the start page."
-    rooms = [page for page in pages if re.match(r"\d\d_", page)]
-    named = lambda page: f"{page.replace('_', ' ', 1)} <{page}>"
+    named = lambda page: f"{Path(page).name.replace('_', ' ')} <{page}>"
+    of = lambda folder: [page for page in pages if re.fullmatch(rf"{re.escape(folder)}/?\d+_\w+", page)]
     trees = [tree("Guide", [page for page in pages if page.startswith("guide/")]), tree("Walkthroughs", [page for page in pages if page.startswith("walkthroughs/")])]
-    for caption, numbers in ROOMS.items(): trees.append(tree(caption, (["Live, in this page <widgets>"] if "widgets" in caption else []) + [named(page) for page in rooms if int(page[:2]) in numbers]))
-    return "\n\n".join([one for one in trees if not one.endswith("\n\n\n```")] + [tree("Course", ["assignments/STUDENTS"]), tree("Reference", ["Modules and names <api/index>"])])
+    first = {"8_widgets": ["Live, in this page <widgets>"], "course": ["assignments/STUDENTS"]}
+    for folder, caption in CHAPTERS.items(): trees.append(tree(caption, first.get(folder, []) + [named(page) for page in of(folder)]))
+    return "\n\n".join([one for one in trees if not one.endswith("\n\n\n```")] + [tree("Reference", ["Modules and names <api/index>"])])
 
 
 def math_script():

@@ -18,8 +18,9 @@ import torch
 
 from ..checks import check_name
 from .checks import fresh_seed
-from ..data import load_data, write_samples
-from ..views import ViewConfig
+from ..images.data import load_data
+from ..images.scenes import write_samples
+from ..images.views import ViewConfig
 
 # %% ../../nbs/course/106_capstone.ipynb #4377ec65
 BASE = dict(method="moco", steps=400, batch_size=32, lr=.06, warmup_steps=20, temperature=.2, momentum=.99,
@@ -83,9 +84,9 @@ def method_of(
     seed:int # of the first weights
 ):
     "The untrained method of a recipe, on a `pixcl_tiny` that is the same for all recipes of a seed."
-    from pixcl_nb.compose import CopyPasteConfig         # imported here: checking a recipe costs nothing
-    from pixcl_nb.encoders import create_encoder
-    from pixcl_nb.methods import create_method
+    from pixcl_nb.images.compositor import CopyPasteConfig         # imported here: checking a recipe costs nothing
+    from pixcl_nb.networks.encoders import create_encoder
+    from pixcl_nb.methods.contract import create_method
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         encoder = create_encoder("pixcl_tiny")
@@ -106,7 +107,8 @@ def train_recipe(
     folder # of the run; a finished one is only loaded
 ):
     "The encoder of a recipe after its steps."
-    from pixcl_nb.training import TrainConfig, pretrain
+    from pixcl_nb.training.loop import pretrain
+    from pixcl_nb.training.settings import TrainConfig
     method = method_of(recipe, seed)
     config = TrainConfig(recipe["steps"], recipe["batch_size"], recipe["lr"], seed=seed, device="cpu",
                          precision="bf16", warmup_steps=recipe["warmup_steps"], checkpoint_every=100,
@@ -138,7 +140,7 @@ def measure_recipe(
     folder:Path # of the runs
 )->float:
     "mIoU of a linear probe on the trained, frozen features; on one thread: equal results need equal threads."
-    from pixcl_nb.evaluation import linear_probe
+    from pixcl_nb.evaluation.probe import linear_probe
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(1)

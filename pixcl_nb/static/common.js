@@ -19,48 +19,89 @@ let serial = 0;
 const uniqueId = (word) => `pxw-${word}-${++serial}-${Math.random().toString(36).slice(2, 7)}`;
 
 // ---------------------------------------------------------------- frame: root element, theme, model listeners, clean-up
-/** Is the page around us dark? JupyterLab, VS Code and Colab say so; elsewhere the system's preference counts. */
+/** Is the page around us dark? JupyterLab, VS Code, Colab, Quarto and marimo say so; elsewhere the system's preference counts. */
 function pageIsDark() {
-  const body = document.body, html = document.documentElement;
+  const body = document.body, html = document.documentElement, has = (...names) => names.some((name) => body.classList.contains(name));
   if (body.dataset.jpThemeLight) return body.dataset.jpThemeLight === "false";
   if (body.dataset.vscodeThemeKind) return /dark|high-contrast$/.test(body.dataset.vscodeThemeKind);
   if (html.hasAttribute("theme")) return html.getAttribute("theme") === "dark";
+  if (has("quarto-dark", "dark", "dark-theme")) return true;
+  if (has("quarto-light", "light", "light-theme")) return false;
   return window.matchMedia("(prefers-color-scheme: dark)").matches;
 }
+
+/** Call f whenever the number of screen pixels in a CSS pixel changes: another screen, or the browser's zoom. Returns how to stop. */
+function onDensityChange(f) {
+  let query = null, known = null;
+  const changed = () => { if (window.devicePixelRatio !== known) { arm(); f(); } };
+  const disarm = () => query?.removeEventListener("change", changed);
+  function arm() {
+    disarm();
+    known = window.devicePixelRatio;
+    query = window.matchMedia(`(resolution: ${known}dppx)`);
+    query.addEventListener("change", changed);
+  }
+  arm();
+  window.addEventListener("resize", changed);                     // zoom changes the window's size in CSS pixels, too
+  return () => { disarm(); window.removeEventListener("resize", changed); };
+}
+
+/** Width and height inside an element's padding, in its own CSS pixels. */
+function contentSize(element) {
+  const style = getComputedStyle(element), sum = (...names) => names.reduce((total, name) => total + (parseFloat(style[name]) || 0), 0);
+  return [element.clientWidth - sum("paddingLeft", "paddingRight"), element.clientHeight - sum("paddingTop", "paddingBottom")];
+}
+
+const PRINT_WIDTH = 680;                                // CSS pixels; fits A4 and Letter with their usual margins
 
 /**
  * The box a widget lives in. Returns
  *   root            the element (class "pxw pxw-<name>", data-theme "light" or "dark"); root.pxw is free for the widget's test hooks
  *   listen(key, f)  call f on model changes of `key` (or several, separated by spaces)
- *   onTheme(f)      call f now and whenever light turns dark or back
+ *   onTheme(f)      call f now and whenever light turns dark or back; on paper everything is light
  *   colour(name)    value of the CSS variable --pxw-<name>
  *   signal          an AbortSignal for addEventListener; aborted on clean-up
  *   say(text)       read out by screen readers (aria-live)
- *   onResize(element, f)   f(width, height), now and on every change of size
+ *   onResize(element, f)   f(width, height) in the element's own CSS pixels: now, on every change of size or pixel density, and for paper
  *   cleanup         what `render` returns
  */
 function frame({ model, el }, name, label) {
-  const abort = new AbortController(), undo = [], themed = [];
+  const abort = new AbortController(), undo = [], themed = [], sized = [];
   const live = h("div", { class: "pxw-live", "aria-live": "polite" });
   const root = h("div", { class: `pxw pxw-${name}`, role: "group", "aria-label": label, "data-lm-suppress-shortcuts": "true" });
   el.append(root);
   root.append(live);
   // Keys pressed in the widget are the widget's: JupyterLab would take S for "save" (the attribute above) and arrows away from sliders (this listener).
   root.addEventListener("keydown", (event) => { if (!event.ctrlKey && !event.metaKey && !event.altKey) event.stopPropagation(); });
+  let printing = false;
   const retheme = () => {
-    const wanted = model.get("theme") || "auto", dark = wanted === "auto" ? pageIsDark() : wanted === "dark";
+    const wanted = model.get("theme") || "auto", dark = !printing && (wanted === "auto" ? pageIsDark() : wanted === "dark");
     const now = dark ? "dark" : "light";
     if (root.dataset.theme === now) return;
     root.dataset.theme = now;
     for (const f of themed) f(now);
   };
+  const resize = () => { for (const [element, f] of sized) f(...contentSize(element)); };
+  /** Paper is light and narrow, and nothing is laid out or drawn between the browser's call and the page: so all of it happens at once. */
+  const forPaper = (paper) => {
+    if (printing === paper) return;
+    printing = paper;
+    root.style.width = paper ? `${PRINT_WIDTH}px` : "";
+    retheme();
+    resize();
+    drawNow();
+  };
   const listen = (keys, f) => keys.split(" ").forEach((key) => { model.on(`change:${key}`, f); undo.push(() => model.off(`change:${key}`, f)); });
   listen("theme", retheme);
-  window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", retheme, { signal: abort.signal });
+  const options = { signal: abort.signal }, paper = window.matchMedia("print");
+  window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", retheme, options);
+  paper.addEventListener("change", () => forPaper(paper.matches), options);
+  window.addEventListener("beforeprint", () => forPaper(true), options);
+  window.addEventListener("afterprint", () => forPaper(false), options);
   const watcher = new MutationObserver(retheme);
   for (const element of [document.body, document.documentElement])
-    watcher.observe(element, { attributes: true, attributeFilter: ["data-jp-theme-light", "data-vscode-theme-kind", "theme"] });
-  undo.push(() => watcher.disconnect());
+    watcher.observe(element, { attributes: true, attributeFilter: ["data-jp-theme-light", "data-vscode-theme-kind", "theme", "class"] });
+  undo.push(() => watcher.disconnect(), onDensityChange(resize));
   retheme();
   return {
     root, model, listen, signal: abort.signal,
@@ -68,9 +109,10 @@ function frame({ model, el }, name, label) {
     colour: (word) => getComputedStyle(root).getPropertyValue(`--pxw-${word}`).trim(),
     say(text) { live.textContent = text; },
     onResize(element, f) {
-      const observer = new ResizeObserver(([entry]) => f(entry.contentRect.width, entry.contentRect.height));
+      const observer = new ResizeObserver(([{ contentRect }]) => { if (!printing) f(contentRect.width, contentRect.height); }), entry = [element, f];
       observer.observe(element);
-      undo.push(() => observer.disconnect());
+      sized.push(entry);
+      undo.push(() => { observer.disconnect(); sized.splice(sized.indexOf(entry), 1); });
     },
     onCleanup(f) { undo.push(f); },
     cleanup() { abort.abort(); undo.forEach((f) => f()); root.remove(); },
@@ -99,17 +141,152 @@ function outbox(model, pause = 50) {
   return (values) => { waiting = { ...waiting, ...values }; if (timer === null) flush(); };
 }
 
+const waitingForFrame = new Set();
+
 /** Call f at most once a frame, with the arguments of the last call. */
 function perFrame(f) {
   let queued = null;
+  const run = () => { waitingForFrame.delete(run); if (queued) { const now = queued; queued = null; f(...now); } };
   return (...values) => {
-    if (!queued) requestAnimationFrame(() => { const now = queued; queued = null; f(...now); });
+    if (!queued) { waitingForFrame.add(run); requestAnimationFrame(run); }
     queued = values;
   };
 }
 
+/** Do now what waits for the next frame: before a page is printed there is none. */
+function drawNow() { for (const run of [...waitingForFrame]) run(); }
+
 /** A picture trait ("data:image/png;base64,…") as a decoded image. */
 async function loadPicture(uri) { const image = new Image(); image.src = uri; await image.decode(); return image; }
+
+// ---------------------------------------------------------------- rows of int8: products and the best of them
+/** One product, whole numbers; Math.imul and |0 keep the engine in 32-bit integers. */
+function dotOne({ data, channels }, vector, cell) {
+  let sum = 0;
+  for (let k = 0, p = cell * channels; k < channels; k++, p++) sum = (sum + Math.imul(data[p], vector[k])) | 0;
+  return sum;
+}
+
+/** out[i] = map's cell i · the vector. Four cells at a time, so that an entry of the vector is read once for four products. */
+function dotAll(map, vector, out) {
+  const { data, cells, channels } = map, most = cells & ~3;
+  for (let i = 0; i < most; i += 4) {
+    const p = (i * channels) | 0, q = (p + channels) | 0, r = (q + channels) | 0, s = (r + channels) | 0;
+    let a = 0, b = 0, c = 0, d = 0;
+    for (let k = 0; k < channels; k++) {
+      const v = vector[k];
+      a = (a + Math.imul(data[p + k], v)) | 0;
+      b = (b + Math.imul(data[q + k], v)) | 0;
+      c = (c + Math.imul(data[r + k], v)) | 0;
+      d = (d + Math.imul(data[s + k], v)) | 0;
+    }
+    out[i] = a; out[i + 1] = b; out[i + 2] = c; out[i + 3] = d;
+  }
+  for (let i = most; i < cells; i++) out[i] = dotOne(map, vector, i);
+}
+
+/** Index of the first largest value. */
+function largest(values) { let best = 0; for (let i = 1; i < values.length; i++) if (values[i] > values[best]) best = i; return best; }
+
+/** Indices of the k largest values, the largest first; of equal ones the first. `skip`: an index that does not count. */
+function topIndices(values, k, skip = -1) {
+  const found = [];
+  if (k < 1) return found;
+  let least = -Infinity;
+  for (let i = 0; i < values.length; i++) {
+    const v = values[i];
+    if (v <= least || i === skip) continue;
+    let at = found.length;
+    while (at > 0 && values[found[at - 1]] < v) at--;
+    found.splice(at, 0, i);
+    if (found.length > k) found.pop();
+    if (found.length === k) least = values[found[k - 1]];
+  }
+  return found;
+}
+
+/** Line segments [x0, y0, x1, y1, …] where a grid of values crosses a level, in cells; value i lies at its cell's centre. */
+function contour(values, rows, columns, level, out = []) {
+  out.length = 0;
+  for (let r = 0; r + 1 < rows; r++) for (let c = 0; c + 1 < columns; c++) {
+    const i = r * columns + c, a = values[i], b = values[i + 1], d = values[i + columns], e = values[i + columns + 1];
+    const kind = (a >= level ? 1 : 0) | (b >= level ? 2 : 0) | (e >= level ? 4 : 0) | (d >= level ? 8 : 0);
+    if (kind === 0 || kind === 15) continue;
+    // where the level crosses the square's four sides
+    const x = c + 0.5, y = r + 0.5, top = x + (level - a) / (b - a), right = y + (level - b) / (e - b), low = x + (level - d) / (e - d), left = y + (level - a) / (d - a);
+    if (kind === 1 || kind === 14 || kind === 5) out.push(x, left, top, y);
+    if (kind === 2 || kind === 13 || kind === 10) out.push(top, y, x + 1, right);
+    if (kind === 4 || kind === 11 || kind === 5) out.push(x + 1, right, low, y + 1);
+    if (kind === 8 || kind === 7 || kind === 10) out.push(low, y + 1, x, left);
+    if (kind === 3 || kind === 12) out.push(x, left, x + 1, right);
+    if (kind === 6 || kind === 9) out.push(top, y, low, y + 1);
+  }
+  return out;
+}
+
+// ---------------------------------------------------------------- links of the page's text
+/**
+ * A link [the wheel](#pixcl:bike?pixel=300,262&other=mean%20colours) anywhere in the page moves the widget whose `name` is bike (an empty
+ * name: every widget that has the traits). Only the traits listed here; a value has the kind the trait has now. A page around a frame may send the
+ * same text as message {pixcl: "bike?pixel=300,262"}. then(values) is called after the traits were set. Returns follow("pixel=300,262"), for this
+ * widget's own links.
+ */
+function followLinks(box, allowed, then = () => {}) {
+  const { model, signal } = box, kindOf = (now, text) => Array.isArray(now) ? text.split(",").map(Number) : typeof now === "number" ? Number(text) : typeof now === "boolean" ? text === "true" : text;
+  const follow = (query) => {
+    const values = {};
+    for (const [key, text] of new URLSearchParams(query)) {
+      if (!allowed.includes(key)) return false;
+      const value = kindOf(model.get(key), text);
+      if ([value].flat().some((v) => typeof v === "number" && !Number.isFinite(v))) return false;
+      values[key] = value;
+    }
+    for (const [key, value] of Object.entries(values)) model.set(key, value);
+    model.save_changes();
+    then(values);
+    return true;
+  };
+  const called = (address) => {
+    const [name, query = ""] = address.split("?");
+    try { return decodeURIComponent(name) === (model.get("name") || "") && follow(query); } catch { return false; }
+  };
+  document.addEventListener("click", (event) => {
+    const link = event.target.closest?.('a[href*="#pixcl:"]');
+    if (!link) return;
+    const moved = called(link.getAttribute("href").split("#pixcl:")[1]);
+    event.preventDefault();                                              // never a jump of the page, and no other page
+    if (moved) box.root.scrollIntoView({ block: "nearest" });
+  }, { signal, capture: true });
+  window.addEventListener("message", (event) => { if (typeof event.data?.pixcl === "string") called(event.data.pixcl); }, { signal });
+  return follow;
+}
+
+/** A text of the user with its [links](pixel=300,262) as buttons that call follow(…); nothing else in it is anything but text. */
+function linkedText(text, follow) {
+  const nodes = [];
+  let from = 0;
+  for (const found of text.matchAll(/\[([^\]]+)\]\(([^)]+)\)/g)) {
+    nodes.push(text.slice(from, found.index), h("button", { type: "button", class: "pxw-link", onclick: () => follow(found[2]) }, found[1]));
+    from = found.index + found[0].length;
+  }
+  return [...nodes, text.slice(from)];
+}
+
+/** A row of patches: {element, set(title, items)}; an item has paint(context, size), text, title and perhaps onclick. */
+function patchStrip(size = 44) {
+  const title = h("div", { class: "pxw-caption" }), row = h("div", { class: "pxw-patches" }), element = h("div", { class: "pxw-strip" }, title, row);
+  return { element, set(text, items) {
+    element.style.display = items.length ? "" : "none";
+    title.textContent = text;
+    row.replaceChildren(...items.map((item) => {
+      const picture = h("canvas", { "aria-hidden": "true" }), key = h("button", { type: "button", class: "pxw-patch", title: item.title, "aria-label": item.title, onclick: item.onclick }, picture, h("span", {}, item.text));
+      const context = sharpen(picture, size, size);
+      context.imageSmoothingEnabled = false;
+      item.paint(context, size);
+      return key;
+    }));
+  } };
+}
 
 // ---------------------------------------------------------------- labelled controls; each has a visible label and works by keyboard
 /** A slider with its label and its value. Returns {element, input, set(value)}; oninput(value) while it moves. */
@@ -152,9 +329,16 @@ function panel(title, ...children) {
 }
 
 // ---------------------------------------------------------------- canvas
-/** Give a canvas `width`×`height` CSS pixels, sharp on dense screens. Returns its 2-D context, scaled to CSS pixels. */
+/** How much larger than its own CSS pixels an element is shown: 1.5 inside a slide with `transform: scale(1.5)` or `zoom: 1.5`. */
+function shownScale(element) {
+  const own = element.offsetWidth;
+  return own ? element.getBoundingClientRect().width / own || 1 : 1;
+}
+
+/** Give a canvas `width`×`height` CSS pixels, sharp on dense screens and in enlarged slides. Returns its 2-D context, scaled to CSS pixels. */
 function sharpen(canvas, width, height) {
-  const dense = Math.min(window.devicePixelRatio || 1, 2), w = Math.max(1, Math.round(width * dense)), t = Math.max(1, Math.round(height * dense));
+  const dense = Math.min(Math.min(window.devicePixelRatio || 1, 2) * Math.max(1, shownScale(canvas.parentElement || canvas)), 4);
+  const w = Math.max(1, Math.round(width * dense)), t = Math.max(1, Math.round(height * dense));
   if (canvas.width !== w || canvas.height !== t) { canvas.width = w; canvas.height = t; }
   canvas.style.width = `${width}px`;
   canvas.style.height = `${height}px`;
@@ -163,10 +347,50 @@ function sharpen(canvas, width, height) {
   return context;
 }
 
-/** Where a pointer event is, as a share (x, y) of the element, 0 … 1. */
+/** Where a pointer event is, as a share (x, y) of the element, 0 … 1; whatever CSS scale or zoom the page has. */
 function shareOf(event, element) {
   const box = element.getBoundingClientRect(), fit = (v) => Math.min(Math.max(v, 0), 1);
   return [fit((event.clientX - box.left) / box.width), fit((event.clientY - box.top) / box.height)];
+}
+
+/** Where a pointer event is in the element's own CSS pixels: what `sharpen`'s context draws in. */
+function pointOf(event, element) {
+  const box = element.getBoundingClientRect(), scale = shownScale(element);
+  return [(event.clientX - box.left) / scale - element.clientLeft, (event.clientY - box.top) / scale - element.clientTop];
+}
+
+/** Where an element lies inside another, {left, top, width, height} in the outer one's own CSS pixels: for a layer of marks over both. */
+function placeIn(element, outer) {
+  const a = element.getBoundingClientRect(), b = outer.getBoundingClientRect(), scale = shownScale(outer);
+  return { left: (a.left - b.left) / scale, top: (a.top - b.top) / scale, width: a.width / scale, height: a.height / scale };
+}
+
+/**
+ * Press, move, release; `start(event)` may return false to leave the press alone. The element gets `touch-action: pan-y`, so a finger that goes up or down
+ * scrolls the page past it and changes nothing; one that goes sideways drags, and one that only touches counts as start and end on the spot.
+ */
+function pressAndDrag(element, { start, move = () => {}, end = () => {} }, signal) {
+  const FAR = 6;                                                                        // CSS pixels before a finger's way is known
+  let pressed = null, held = false;
+  element.style.touchAction = "pan-y pinch-zoom";
+  const begin = (event) => { held = start(event) !== false; return held; };
+  const listen = (name, f) => element.addEventListener(name, f, { signal });
+  listen("pointerdown", (event) => {
+    if (event.button > 0) return;
+    pressed = event;
+    element.setPointerCapture(event.pointerId);
+    if (event.pointerType !== "touch") begin(event);
+  });
+  listen("pointermove", (event) => {
+    if (!pressed) return;
+    if (held) { move(event); return; }
+    if (event.pointerType === "touch" && Math.abs(event.clientX - pressed.clientX) > FAR && begin(pressed)) move(event);
+  });
+  listen("pointerup", (event) => {
+    if (pressed && (held || (event.pointerType === "touch" && begin(pressed)))) end(event);
+    pressed = null, held = false;
+  });
+  listen("pointercancel", (event) => { if (held) end(event); pressed = null, held = false; });
 }
 
 /** Text with a halo, readable on any picture. */

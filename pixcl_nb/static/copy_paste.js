@@ -8,10 +8,12 @@ function blockSize(area, aspect, [height, width]) {
   const pixels = f32(f32(f32(area) * height) * width), ratio = f32(Math.exp(f32(Math.log(aspect))));
   return [Math.min(roundHalfEven(f32(Math.sqrt(f32(pixels * ratio)))), height), Math.min(roundHalfEven(f32(Math.sqrt(f32(pixels / ratio)))), width)];
 }
-/** First and last allowed start of a block on one axis: compose.place_block. */
+/** The pixel at a cell's centre, inside the image: images.cells.mask_at_stride. */
+const centreOf = (cell, stride, side) => Math.min(cell * stride + (stride >> 1), side - 1);
+/** First and last allowed start of a block on one axis: images.compositor.place_block. */
 function startRange(length, side, position, stride) {
   if (position !== "anywhere") return [0, side - length];
-  return [(stride >> 1) - length + 1, (Math.floor(side / stride) - 1) * stride + (stride >> 1)];
+  return [(stride >> 1) - length + 1, centreOf(Math.ceil(side / stride) - 1, stride, side)];
 }
 function blockStart(share, length, side, position, stride) {
   const [first, last] = startRange(length, side, position, stride);
@@ -24,10 +26,10 @@ function blockMask({ area, aspect, x, y }, size, position, stride) {
   for (let r = Math.max(top, 0); r < Math.min(top + tall, height); r++) mask.fill(1, r * width + Math.max(left, 0), r * width + Math.min(left + wide, width));
   return mask;
 }
-/** Values at the cells' centre pixels: compose.mask_at_stride. */
+/** Values at the cells' centre pixels: images.cells.mask_at_stride. */
 function atStride(mask, [height, width], stride) {
-  const rows = Math.floor(height / stride), columns = Math.floor(width / stride), out = new Uint8Array(rows * columns);
-  for (let r = 0; r < rows; r++) for (let c = 0; c < columns; c++) out[r * columns + c] = mask[(r * stride + (stride >> 1)) * width + c * stride + (stride >> 1)];
+  const rows = Math.ceil(height / stride), columns = Math.ceil(width / stride), out = new Uint8Array(rows * columns);
+  for (let r = 0; r < rows; r++) for (let c = 0; c < columns; c++) out[r * columns + c] = mask[centreOf(r, stride, height) * width + centreOf(c, stride, width)];
   return { cells: out, rows, columns };
 }
 const number = (v) => String(Number(Number(v).toPrecision(6)));
@@ -79,7 +81,7 @@ function render({ model, el }) {
       background: choice({ label: "Behind", options: names("backgrounds"), value: value.background, onchange: (v) => setSide(side, { background: v }) }),
     });
     for (const [word, control] of Object.entries(s)) control.input.setAttribute("aria-label", `${word === "x" ? "Left" : word === "y" ? "Top" : word === "background" ? "Background" : word[0].toUpperCase() + word.slice(1)} of the ${name}`);
-    views[side].panel.append(h("div", { class: "sliders" }, Object.values(s).map((c) => c.element)));
+    views[side].panel.append(h("div", { class: "sliders pxw-screen" }, Object.values(s).map((c) => c.element)));
   }
   function aspectOf(v) { return Math.round(100 * 2 ** v) / 100; }
   const summary = h("div", { class: "summary" });
@@ -92,7 +94,7 @@ function render({ model, el }) {
   } });
   const key = (svg, text) => { const s = h("span"); s.innerHTML = `<svg width="16" height="12" viewBox="0 0 16 12" aria-hidden="true">${svg}</svg>`; s.append(text); return s; };
   const legend = h("div", { class: "pxw-legend" }, key('<circle cx="8" cy="6" r="4" fill="#56b4e9" stroke="#000"/>', "foreground cell"), key('<path d="M5 3 11 9M11 3 5 9" stroke="#000" stroke-width="3.4"/><path d="M5 3 11 9M11 3 5 9" stroke="#e69f00" stroke-width="1.8"/>', "background cell"),
-    key('<circle cx="8" cy="6" r="4.5" fill="none" stroke="#000" stroke-width="3"/><circle cx="8" cy="6" r="4.5" fill="none" stroke="#fff" stroke-width="1.5"/>', "anchor"), h("span", {}, "drag a block, or focus a picture and use ", h("kbd", {}, "←↑↓→")));
+    key('<circle cx="8" cy="6" r="4.5" fill="none" stroke="#000" stroke-width="3"/><circle cx="8" cy="6" r="4.5" fill="none" stroke="#fff" stroke-width="1.5"/>', "anchor"), h("span", { class: "pxw-screen" }, "drag a block, or focus a picture and use ", h("kbd", {}, "←↑↓→")));
   box.root.append(...(model.get("label") ? [h("div", { class: "pxw-caption" }, h("b", {}, model.get("label")))] : []),
     controls(top.foreground.element, top.shape.element, top.object.element, top.position.element, top.stride.element, top.dots.element), stage, legend, h("div", { class: "code" }, h("div", { class: "head" }, h("span", {}, "The Python that makes this pair"), copy), code));
 
@@ -198,7 +200,7 @@ function render({ model, el }) {
     }
     for (const [colour, line] of [["rgba(0,0,0,.8)", 3.5], ["#fff", 1.6]]) { context.lineWidth = line; context.strokeStyle = colour; context.stroke(edges); }
     if (!model.get("cells")) return;
-    const stride = now.stride, r = Math.max(1.4, Math.min(4, (stride * sx) / 4)), at = (i) => [((i % columns) * stride + (stride >> 1) + 0.5) * sx, (Math.floor(i / columns) * stride + (stride >> 1) + 0.5) * sy];
+    const stride = now.stride, r = Math.max(1.4, Math.min(4, (stride * sx) / 4)), at = (i) => [(centreOf(i % columns, stride, width) + 0.5) * sx, (centreOf(Math.floor(i / columns), stride, height) + 0.5) * sy];
     for (let i = 0; i < cells.length; i++) {
       const [x, y] = at(i);
       context.beginPath();
@@ -223,13 +225,13 @@ function render({ model, el }) {
 
   /** The anchor in the key, and lines to its positives in the query. */
   function drawMarks() {
-    const outer = stage.getBoundingClientRect();
-    if (!outer.width) return;
-    const context = sharpen(marks, outer.width, outer.height), place = (side, i) => {
-      const b = views[side].element.getBoundingClientRect(), { columns } = now.sides[side], stride = now.stride;
-      return [b.left - outer.left + (((i % columns) * stride + (stride >> 1) + 0.5) / width) * b.width, b.top - outer.top + ((Math.floor(i / columns) * stride + (stride >> 1) + 0.5) / height) * b.height];
+    const wide = stage.clientWidth, tall = stage.clientHeight;
+    if (!wide) return;
+    const context = sharpen(marks, wide, tall), place = (side, i) => {
+      const b = placeIn(views[side].element, stage), { columns } = now.sides[side], stride = now.stride;
+      return [b.left + ((centreOf(i % columns, stride, width) + 0.5) / width) * b.width, b.top + ((centreOf(Math.floor(i / columns), stride, height) + 0.5) / height) * b.height];
     };
-    context.clearRect(0, 0, outer.width, outer.height);
+    context.clearRect(0, 0, wide, tall);
     if (now.anchor < 0 || !model.get("cells")) return;
     const start = place("key", now.anchor), anchor = now.sides.key.cells[now.anchor], positives = [...now.sides.query.cells.keys()].filter((i) => now.sides.query.cells[i]), step = Math.ceil(positives.length / 48);
     if (anchor) for (const i of positives.filter((_, j) => j % step === 0)) {
@@ -255,24 +257,23 @@ function render({ model, el }) {
   }
   for (const side of SIDES) {
     const { element } = views[side];
-    let held = null;
-    element.addEventListener("pointerdown", (event) => {
-      if (now.shape !== "rectangle") return;
-      const [x, y] = shareOf(event, element), value = model.get(side), [tall, wide] = blockSize(value.area, value.aspect, size);
-      const middle = [(now.left[side] + wide / 2) / width, (now.top[side] + tall / 2) / height], inside = Math.abs(x - middle[0]) * width <= wide / 2 && Math.abs(y - middle[1]) * height <= tall / 2;
-      held = inside ? [x - middle[0], y - middle[1]] : [0, 0];
-      element.setPointerCapture(event.pointerId);
-      if (!inside) moveTo(side, x, y);
+    let held = [0, 0];                                                                    // where in the block it was gripped
+    pressAndDrag(element, {
+      start(event) {
+        if (now.shape !== "rectangle" || !now.ready) return false;
+        const [x, y] = shareOf(event, element), value = model.get(side), [tall, wide] = blockSize(value.area, value.aspect, size);
+        const middle = [(now.left[side] + wide / 2) / width, (now.top[side] + tall / 2) / height], inside = Math.abs(x - middle[0]) * width <= wide / 2 && Math.abs(y - middle[1]) * height <= tall / 2;
+        held = inside ? [x - middle[0], y - middle[1]] : [0, 0];
+        if (!inside) moveTo(side, x, y);
+        return true;
+      },
+      move(event) { const [x, y] = shareOf(event, element); moveTo(side, x - held[0], y - held[1]); },
+    }, box.signal);
+    if (side === "key") element.addEventListener("pointermove", (event) => {               // a mouse that is not pressed chooses the anchor
+      if (event.buttons || event.pointerType === "touch" || !now.ready) return;
+      const [x, y] = shareOf(event, element), { rows, columns } = now.sides.key, c = Math.floor((x * width) / now.stride), r = Math.floor((y * height) / now.stride);
+      if (c < columns && r < rows && r * columns + c !== now.anchor) setAnchor(r * columns + c);
     }, { signal: box.signal });
-    element.addEventListener("pointermove", (event) => {
-      const [x, y] = shareOf(event, element);
-      if (held) moveTo(side, x - held[0], y - held[1]);
-      else if (side === "key" && now.ready) {
-        const { rows, columns } = now.sides.key, c = Math.floor((x * width) / now.stride), r = Math.floor((y * height) / now.stride);
-        if (c < columns && r < rows && r * columns + c !== now.anchor) setAnchor(r * columns + c);
-      }
-    }, { signal: box.signal });
-    for (const end of ["pointerup", "pointercancel"]) element.addEventListener(end, () => { held = null; }, { signal: box.signal });
     element.addEventListener("keydown", (event) => {
       const moves = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
       if (!(event.key in moves) || now.shape !== "rectangle") return;
@@ -281,7 +282,9 @@ function render({ model, el }) {
       event.preventDefault(), event.stopPropagation();
     }, { signal: box.signal });
   }
-  views.pairs.element.addEventListener("pointermove", (event) => { const n = now.sides.key.cells.length; setAnchor(Math.min(n - 1, Math.floor(shareOf(event, views.pairs.element)[0] * n))); }, { signal: box.signal });
+  const anchorAt = (event) => { if (!now.ready) return false; const n = now.sides.key.cells.length; setAnchor(Math.min(n - 1, Math.floor(shareOf(event, views.pairs.element)[0] * n))); return true; };
+  views.pairs.element.addEventListener("pointermove", (event) => { if (event.pointerType !== "touch") anchorAt(event); }, { signal: box.signal });
+  pressAndDrag(views.pairs.element, { start: anchorAt, move: anchorAt }, box.signal);
   views.pairs.element.addEventListener("keydown", (event) => {
     const { columns } = now.sides.key, steps = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: columns };
     if (!(event.key in steps)) return;

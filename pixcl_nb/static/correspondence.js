@@ -1,39 +1,11 @@
 // CorrespondenceExplorer: a pixel of one image, and where its vector is found in the other. Everything is computed here, from int8 maps.
 
-/** One product, whole numbers; Math.imul and |0 keep the engine in 32-bit integers. */
-function dotOne({ data, channels }, vector, cell) {
-  let sum = 0;
-  for (let k = 0, p = cell * channels; k < channels; k++, p++) sum = (sum + Math.imul(data[p], vector[k])) | 0;
-  return sum;
-}
-
-/** out[i] = map's cell i · the vector. Four cells at a time, so that an entry of the vector is read once for four products. */
-function dotAll(map, vector, out) {
-  const { data, cells, channels } = map, most = cells & ~3;
-  for (let i = 0; i < most; i += 4) {
-    const p = (i * channels) | 0, q = (p + channels) | 0, r = (q + channels) | 0, s = (r + channels) | 0;
-    let a = 0, b = 0, c = 0, d = 0;
-    for (let k = 0; k < channels; k++) {
-      const v = vector[k];
-      a = (a + Math.imul(data[p + k], v)) | 0;
-      b = (b + Math.imul(data[q + k], v)) | 0;
-      c = (c + Math.imul(data[r + k], v)) | 0;
-      d = (d + Math.imul(data[s + k], v)) | 0;
-    }
-    out[i] = a; out[i + 1] = b; out[i + 2] = c; out[i + 3] = d;
-  }
-  for (let i = most; i < cells; i++) out[i] = dotOne(map, vector, i);
-}
-
 /** Is the cell the map's first best for this vector, given its own product? Its neighbours are asked first: where the answer is no, one of them mostly says so. */
 function isBest(map, vector, score, cell) {
   for (const i of [cell - 1, cell + 1, cell - map.columns, cell + map.columns]) if (i >= 0 && i < map.cells && dotOne(map, vector, i) > score) return false;
   dotAll(map, vector, map.scores);
   return largest(map.scores) === cell;
 }
-
-/** Index of the first largest value. */
-function largest(values) { let best = 0; for (let i = 1; i < values.length; i++) if (values[i] > values[best]) best = i; return best; }
 
 /** Row-major indices of the k largest, each a local maximum of its 3×3 neighbourhood, so that k answers are k places. */
 function peaks(values, rows, columns, k) {
@@ -56,6 +28,19 @@ function peaks(values, rows, columns, k) {
   return found;
 }
 
+const RAGGED = 4 * 1500;     // a contour of more pieces than this (noise, not a shape) is drawn thin, so that pointing stays smooth
+
+/** Line segments along the borders of the cells at or above a level, in cells. */
+function borders(values, rows, columns, level, out = []) {
+  out.length = 0;
+  for (let r = 0, i = 0; r < rows; r++) for (let c = 0; c < columns; c++, i++) {
+    const here = values[i] >= level;
+    if (c + 1 < columns && here !== values[i + 1] >= level) out.push(c + 1, r, c + 1, r + 1);
+    if (r + 1 < rows && here !== values[i + columns] >= level) out.push(c, r + 1, c + 1, r + 1);
+  }
+  return out;
+}
+
 /** A packed map of Python's `quantise` as numbers, with its cell size as a share of the image. */
 function openMap(packed) {
   const cells = packed.rows * packed.columns;
@@ -66,12 +51,70 @@ const cellAt = (map, [x, y]) => Math.min(Math.floor(y / map.down), map.rows - 1)
 const centreOf = (map, cell) => [((cell % map.columns) + 0.5) * map.across, (Math.floor(cell / map.columns) + 0.5) * map.down];
 function vectorOf(map, cell) { for (let k = 0, p = cell * map.channels; k < map.channels; k++) map.vector[k] = map.data[p + k]; return map.vector; }
 
+/** The n-th largest of whole numbers between low and high: a histogram finds its bin, sorting the bin's few values finds it. */
+function ranked(values, n, low, high, bins = 1024) {
+  if (!(high > low) || n >= values.length) return low;
+  const counts = new Int32Array(bins), factor = (bins - 0.001) / (high - low), binOf = (v) => ((v - low) * factor) | 0;
+  for (let i = 0; i < values.length; i++) counts[binOf(values[i])]++;
+  let bin = bins - 1, above = 0;
+  while (above + counts[bin] < n) above += counts[bin--];
+  const inside = [];
+  for (let i = 0; i < values.length; i++) if (binOf(values[i]) === bin) inside.push(values[i]);
+  return inside.sort((a, b) => b - a)[n - above - 1];
+}
+
+// ---------------------------------------------------------------- a coarse map with the edges of its picture (Kopf et al. 2007)
+const FINE = 256, NEAR = 0.75, ALIKE = 0.1;     // pixels of the longer side at most; widths in cells and in colour (0 … 1), as in correspondence.py
+
+/**
+ * The nine weights of every fine pixel: near in place and alike in colour. They depend on the picture only, so they are made once for a
+ * map; what is left for a pointer's move is one weighted sum a pixel.
+ */
+function makeLift(map, photo, [height, width]) {
+  const { rows, columns } = map, cell = Math.round(Math.min(map.down * height, map.across * width)), factor = Math.max(1, Math.min(Math.floor(FINE / Math.max(rows, columns)), cell));
+  const high = rows * factor, wide = columns * factor, canvas = document.createElement("canvas");
+  canvas.width = wide; canvas.height = high;
+  const context = canvas.getContext("2d", { willReadFrequently: true });
+  context.drawImage(photo, 0, 0, wide / (columns * map.across), high / (rows * map.down));
+  const rgb = context.getImageData(0, 0, wide, high).data, mean = new Float32Array(3 * rows * columns), weights = new Float32Array(9 * wide * high), sources = new Int32Array(9 * wide * high);
+  for (let y = 0; y < high; y++) for (let x = 0; x < wide; x++) {
+    const m = 3 * (Math.floor(y / factor) * columns + Math.floor(x / factor)), p = 4 * (y * wide + x);
+    for (let k = 0; k < 3; k++) mean[m + k] += rgb[p + k] / (255 * factor * factor);
+  }
+  const place = -0.5 / (NEAR * NEAR), colour = -0.5 / (ALIKE * ALIKE);
+  for (let y = 0, p = 0; y < high; y++) for (let x = 0; x < wide; x++, p++) {
+    const r = Math.floor(y / factor), c = Math.floor(x / factor), v = (y + 0.5) / factor - 0.5, u = (x + 0.5) / factor - 0.5;
+    let total = 0;
+    for (let j = 0; j < 9; j++) {
+      const row = Math.min(Math.max(r + Math.floor(j / 3) - 1, 0), rows - 1), column = Math.min(Math.max(c + (j % 3) - 1, 0), columns - 1), q = row * columns + column;
+      let apart = 0;
+      for (let k = 0; k < 3; k++) apart += (rgb[4 * p + k] / 255 - mean[3 * q + k]) ** 2;
+      const weight = Math.exp(place * ((row - v) ** 2 + (column - u) ** 2) + colour * apart);
+      weights[9 * p + j] = weight; sources[9 * p + j] = q; total += weight;
+    }
+    for (let j = 0; j < 9; j++) weights[9 * p + j] = total > 1e-30 ? weights[9 * p + j] / total : j === 4 ? 1 : 0;
+  }
+  return { rows: high, columns: wide, factor, weights, sources, out: new Float32Array(high * wide) };
+}
+
+/** The fine map of one answer. All pixels of a cell have the same nine sources, so these are read once for them. */
+function lifted({ weights, sources, out, columns, factor }, scores) {
+  const rows = out.length / columns;
+  for (let r = 0; r < rows; r += factor) for (let c = 0; c < columns; c += factor) {
+    const q = 9 * (r * columns + c), s0 = scores[sources[q]], s1 = scores[sources[q + 1]], s2 = scores[sources[q + 2]], s3 = scores[sources[q + 3]], s4 = scores[sources[q + 4]],
+      s5 = scores[sources[q + 5]], s6 = scores[sources[q + 6]], s7 = scores[sources[q + 7]], s8 = scores[sources[q + 8]];
+    for (let y = r; y < r + factor; y++) for (let p = y * columns + c, end = p + factor, j = 9 * p; p < end; p++, j += 9)
+      out[p] = weights[j] * s0 + weights[j + 1] * s1 + weights[j + 2] * s2 + weights[j + 3] * s3 + weights[j + 4] * s4 + weights[j + 5] * s5 + weights[j + 6] * s6 + weights[j + 7] * s7 + weights[j + 8] * s8;
+  }
+  return out;
+}
+
 function render({ model, el }) {
   const box = frame({ model, el }, "correspondence", "Correspondence explorer: where one image's pixels are found in another");
   const layers = model.get("layers").map((layer) => ({ name: layer.name, a: openMap(layer.a), b: openMap(layer.b) }));
   const truth = model.get("truth"), points = truth && truth.points ? float32Of(truth.points) : null, grid = truth && truth.grid ? float32Of(truth.grid) : null;
   const send = outbox(model), HEAT = packed(CIVIDIS);
-  const now = { pixel: model.get("pixel").slice(), pinned: false, answers: [], truth: null, mutual: null };
+  const now = { pixel: model.get("pixel").slice(), pinned: false, answers: [], near: [], neighbours: [], truth: null, mutual: null };
   const named = (name) => layers.find((layer) => layer.name === name) || layers[0];
   const sides = () => (model.get("swapped") ? ["b", "a"] : ["a", "b"]);
   const sizeOf = (side) => model.get(`size_${side}`);                                   // [height, width]
@@ -96,9 +139,12 @@ function render({ model, el }) {
   const count = slider({ label: "Matches", min: 1, max: 10, value: model.get("k"), oninput: (v) => { put({ k: v }); } });
   const opacity = slider({ label: "Heat map", min: 0, max: 1, step: 0.05, value: model.get("opacity"), format: (v) => `${Math.round(100 * v)} %`, oninput: (v) => { put({ opacity: v }); } });
   const scale = choice({ label: "Colours", options: [["pixel", "this pixel's range"], ["fixed", "cosine 0 to 1"]], value: model.get("colours"), onchange: (v) => { put({ colours: v }); } });
-  const cells = tick({ label: "Show cells", value: model.get("cells"), onchange: (v) => { put({ cells: v }); } });
+  const share = slider({ label: "Strongest", min: 0.01, max: 1, step: 0.01, value: model.get("strongest"), format: (v) => `${Math.round(100 * v)} %`, title: "How much of the picture is veiled: its strongest cells", oninput: (v) => { put({ strongest: v }); } });
+  const upsampling = choice({ label: "Between cells", options: [["sharp", "cells as they are"], ["bilinear", "smooth"], ["bilateral", "along the picture's edges"]], value: model.get("upsampling"), onchange: (v) => { put({ upsampling: v }); } });
+  const contours = tick({ label: "Contour", value: model.get("contours"), onchange: (v) => { put({ contours: v }); } });
   const every = tick({ label: "All mutual matches", value: model.get("all_mutual"), onchange: (v) => { put({ all_mutual: v }); } });
   const swap = button({ label: "⇄ Swap sides", title: "Point at the other image (S)", onclick: () => put({ swapped: !model.get("swapped") }) });
+  const text = h("div", { class: "pxw-text" }), strip = patchStrip(), presets = h("div", { class: "presets", role: "group", "aria-label": "Pixels worth a look" }), sentence = h("div", { class: "sentence", "aria-live": "polite" });
   const put = (values) => { for (const [key, value] of Object.entries(values)) model.set(key, value); model.save_changes(); };
   if (layers.length < 2) { pick.element.style.display = compare.element.style.display = "none"; }
 
@@ -110,7 +156,8 @@ function render({ model, el }) {
     truth ? key('<path d="M8 1 13 6 8 11 3 6Z" fill="none" stroke="#000" stroke-width="3"/><path d="M8 1 13 6 8 11 3 6Z" fill="none" stroke="#56b4e9" stroke-width="1.6"/>', "true place") : null,
     h("span", {}, h("kbd", {}, "←↑↓→"), "move"), h("span", {}, h("kbd", {}, "Enter"), "or click: pin"), h("span", {}, h("kbd", {}, "S"), "swap"));
   box.root.append(...(model.get("label") ? [h("div", { class: "pxw-caption" }, h("b", {}, model.get("label")))] : []),
-    controls(pick.element, compare.element, scale.element, swap), controls(count.element, opacity.element, cells.element, every.element), stage, legend);
+    text, presets, controls(pick.element, compare.element, scale.element, swap),
+    controls(share.element, opacity.element, upsampling.element, contours.element, count.element, every.element), stage, sentence, strip.element, legend);
 
   // ------------------------------------------------------------ the answer for one pixel
   const shareOfPixel = ([x, y], [height, width]) => [(x + 0.5) / width, (y + 0.5) / height];
@@ -126,22 +173,35 @@ function render({ model, el }) {
     return { layer, from, to, cell, best, mutual, unit, scores: found, similarity: found[best] * unit, top: top.map((i) => [...centreOf(to, i), found[i] * unit]) };
   }
 
+  /** The fine map's weights for the picture on screen, made when first needed and again for another map or picture. */
+  function liftOf(one, map, size) {
+    if (!one.photo.complete || !one.photo.naturalWidth) return null;
+    if (one.lift?.map !== map || one.lift.source !== one.photo.src) one.lift = { map, source: one.photo.src, ...makeLift(map, one.photo, size) };
+    return one.lift;
+  }
+
+  /** Only the strongest cells are veiled, so that the photograph stays in colour; the contour runs where the veil ends. */
   function paintHeat(one, answer) {
-    const { to, scores, unit } = answer, canvas = one.heat;
-    if (canvas.width !== to.columns || canvas.height !== to.rows) { canvas.width = to.columns; canvas.height = to.rows; one.image = null; }
+    const { to, scores, unit } = answer, canvas = one.heat, mode = model.get("upsampling"), lift = mode === "bilateral" ? liftOf(one, to, sizeOf(sides()[1])) : null;
+    const values = lift ? lifted(lift, scores) : scores, rows = lift ? lift.rows : to.rows, columns = lift ? lift.columns : to.columns;
+    if (canvas.width !== columns || canvas.height !== rows) { canvas.width = columns; canvas.height = rows; one.image = null; }
     const context = canvas.getContext("2d");
-    one.image = one.image || context.createImageData(to.columns, to.rows);
+    one.image = one.image || context.createImageData(columns, rows);
     const pixels = new Uint32Array(one.image.data.buffer);
     let low = Infinity, high = -Infinity;
-    if (model.get("colours") === "fixed") { low = 0; high = 1 / unit; }
-    else for (let i = 0; i < scores.length; i++) { const v = scores[i]; if (v < low) low = v; if (v > high) high = v; }
-    const factor = high > low ? 255.999 / (high - low) : 0;
-    for (let i = 0; i < scores.length; i++) { const v = (scores[i] - low) * factor; pixels[i] = HEAT[v < 0 ? 0 : v > 255 ? 255 : v | 0]; }
+    for (let i = 0; i < scores.length; i++) { const v = scores[i]; if (v < low) low = v; if (v > high) high = v; }
+    const level = ranked(scores, Math.max(1, Math.round(model.get("strongest") * scores.length)), low, high), fixed = model.get("colours") === "fixed";
+    const from = fixed ? 0 : level, until = fixed ? 1 / unit : high, factor = until > from ? 255.999 / (until - from) : 0;
+    for (let i = 0; i < values.length; i++) { const v = values[i], t = (v - from) * factor; pixels[i] = v < level ? 0 : HEAT[t < 0 ? 0 : t > 255 ? 255 : t | 0]; }
     context.putImageData(one.image, 0, 0);
     canvas.style.width = `${100 * to.columns * to.across}%`;                              // last cells may stick out of the image
     canvas.style.height = `${100 * to.rows * to.down}%`;
     canvas.style.opacity = model.get("opacity");
-    one.bar.set(low * unit, high * unit);
+    canvas.classList.toggle("sharp", mode === "sharp");
+    one.bar.set(from * unit, until * unit);
+    answer.level = level * unit;
+    answer.edge = !model.get("contours") || low >= level ? [] : mode === "sharp" ? borders(values, rows, columns, level, one.edge ||= []) : contour(values, rows, columns, level, one.edge ||= []);
+    answer.edgeScale = [to.columns * to.across / columns, to.rows * to.down / rows];
   }
 
   /** Where the pixel truly is in the other image (shares), or null. */
@@ -193,9 +253,48 @@ function render({ model, el }) {
   /** Tell Python what is shown. */
   function report() {
     const [first] = now.answers, [, to] = sides(), [height, width] = sizeOf(to), place = ([x, y]) => [x * width, y * height];
-    send({ pixel: now.pixel.slice(), match: place(first.match), similarity: first.similarity, mutual: first.mutual, error: first.error, top: first.top.map(([x, y, s]) => [...place([x, y]), s]) });
+    send({ pixel: now.pixel.slice(), match: place(first.match), similarity: first.similarity, mutual: first.mutual, error: first.error, top: first.top.map(([x, y, s]) => [...place([x, y]), s]), neighbours: now.neighbours });
   }
-  const quick = perFrame((spoken) => { update(); report(); if (spoken) box.say(`Pixel ${now.pixel.join(", ")}: ${keys[0].text.textContent}`); });
+  const quick = perFrame((spoken) => { if (spoken) neighbours(); else if (!now.pinned) forget(); update(); report(); if (spoken) box.say(`Pixel ${now.pixel.join(", ")}: ${keys[0].text.textContent}`); });
+
+  /** The cells most like the pixel's, over both images: outlined there, and as a strip of patches. */
+  function neighbours() {
+    const from = sides()[0], layer = named(model.get("layer")), [height, width] = sizeOf(from), cell = cellAt(layer[from], shareOfPixel(now.pixel, [height, width])), wanted = model.get("nearest"), all = [];
+    const vector = vectorOf(layer[from], cell), mine = layer[from];
+    for (const side of ["a", "b"]) {
+      const map = layer[side];
+      dotAll(map, vector, map.scores);
+      for (const i of topIndices(map.scores, wanted, side === from ? cell : -1)) all.push({ side, map, cell: i, cosine: map.scores[i] * mine.scale * map.scale });
+    }
+    now.near = all.sort((p, q) => q.cosine - p.cosine).slice(0, wanted);                  // sort is stable: of equal ones image a's come first
+    const place = ({ side, map, cell: i }) => { const [x, y] = centreOf(map, i), [h0, w0] = sizeOf(side); return [x * w0, y * h0]; };
+    strip.set(`nearest cells in both images (${layer.name})`, now.near.map((item) => ({ text: `${item.side.toUpperCase()} ${item.cosine.toFixed(2)}`, title: `${item.side.toUpperCase()}, pixel ${place(item).map(Math.floor).join(", ")}: cosine ${item.cosine.toFixed(2)}; point at it`,
+      paint: (context, size) => paintPatch(context, size, item), onclick: () => { const [x, y] = place(item); put({ swapped: item.side === "b" }); now.pixel = [Math.floor(x), Math.floor(y)]; now.pinned = true; now.pinnedAt = now.pixel.slice(); quick(true); } })));
+    now.neighbours = now.near.map((item) => [item.side, ...place(item), item.cosine]);
+  }
+  function forget() { if (now.near.length) { now.near = []; now.neighbours = []; strip.set("", []); } }
+  function ownPixel() { if (model.get("preset")) { model.set("preset", ""); model.save_changes(); } }     // the preset's sentence is about another pixel
+  function paintPatch(context, size, { side, map, cell }) {                              // three cells of the picture, enlarged
+    const photo = (side === sides()[0] ? query : keys[0]).photo, [x, y] = centreOf(map, cell), across = 3 * map.across * photo.naturalWidth, down = 3 * map.down * photo.naturalHeight, span = Math.max(across, down);
+    if (photo.naturalWidth) context.drawImage(photo, x * photo.naturalWidth - span / 2, y * photo.naturalHeight - span / 2, span, span, 0, 0, size, size);
+  }
+
+  // ------------------------------------------------------------ pixels worth a look
+  function showPresets() {
+    const list = model.get("presets"), chosen = list.find((preset) => preset.name === model.get("preset"));
+    presets.replaceChildren(...list.map((preset) => h("button", { type: "button", class: "pxw-button", "aria-pressed": String(preset === chosen), onclick: () => choose(preset) }, preset.name)));
+    sentence.textContent = chosen ? chosen.sentence : "";
+    presets.style.display = list.length ? "" : "none";
+    sentence.style.display = list.length ? "" : "none";
+  }
+  function choose(preset) {
+    const { name, sentence: _, ...values } = preset;
+    put({ ...values, preset: name });
+    now.pixel = model.get("pixel").slice();
+    now.pinned = true;
+    now.pinnedAt = now.pixel.slice();
+    quick(true);
+  }
 
   // ------------------------------------------------------------ marks across the panels
   function drawMarks() {
@@ -210,7 +309,13 @@ function render({ model, el }) {
       for (const [a, b, t] of set) for (const [p, k] of [[a, 0], [b, i + 1]]) if (k > 0 || i === 0) ring(place(now.boxes[k], p), 3.4, shade(VIRIDIS, t), "rgba(0,0,0,.75)", 1);
     });
     now.answers.forEach((answer, i) => {
-      const b = now.boxes[i + 1];
+      const b = now.boxes[i + 1], [kx, ky] = answer.edgeScale;
+      clipped(b, () => {
+        const { edge } = answer, wide = b.wide * kx, high = b.high * ky;
+        context.beginPath();
+        for (let j = 0; j < edge.length; j += 4) { context.moveTo(b.left + edge[j] * wide, b.top + edge[j + 1] * high); context.lineTo(b.left + edge[j + 2] * wide, b.top + edge[j + 3] * high); }
+        for (const [colour, line] of edge.length < RAGGED ? [["rgba(0,0,0,.6)", 2.6], ["#fff", 1.1]] : [["#fff", 1]]) { context.lineWidth = line; context.strokeStyle = colour; context.stroke(); }
+      });
       answer.top.slice().reverse().forEach(([x, y], j) => {
         const best = j === answer.top.length - 1, end = place(b, [x, y]);
         for (const [colour, line] of [["rgba(0,0,0,.55)", best ? 3.6 : 2.4], [best ? "#e69f00" : "rgba(255,255,255,.75)", best ? 1.8 : 1]]) {
@@ -227,15 +332,19 @@ function render({ model, el }) {
         for (const [colour, line] of [["#000", 5], ["#56b4e9", 2.5]]) { context.lineWidth = line; context.strokeStyle = colour; context.stroke(); }
       });
     });
+    for (const { side, map, cell } of now.near) {
+      const b = now.boxes[side === from ? 0 : 1], [x, y] = centreOf(map, cell), [left, top] = place(b, [x - map.across / 2, y - map.down / 2]);
+      clipped(b, () => { for (const [colour, line] of [["#000", 3.5], ["#56b4e9", 1.8]]) { context.lineWidth = line; context.strokeStyle = colour; context.strokeRect(left, top, map.across * b.wide, map.down * b.high); } });
+    }
     const cross = (colour, line) => { context.lineWidth = line; context.strokeStyle = colour; context.beginPath(); for (const [dx, dy] of [[1, 0], [-1, 0], [0, 1], [0, -1]]) { context.moveTo(start[0] + 4 * dx, start[1] + 4 * dy); context.lineTo(start[0] + 13 * dx, start[1] + 13 * dy); } context.stroke(); };
     cross("rgba(0,0,0,.8)", 4), cross(now.pinned ? "#e69f00" : "#fff", 2);
     ring(start, 4, null, "rgba(0,0,0,.8)", 3), ring(start, 4, null, now.pinned ? "#e69f00" : "#fff", 1.5);
   }
 
   function measure() {
-    const outer = stage.getBoundingClientRect();
-    now.stage = { width: outer.width, height: outer.height };
-    now.boxes = [query, ...keys].map(({ element }) => { const b = element.getBoundingClientRect(); return { left: b.left - outer.left, top: b.top - outer.top, wide: b.width, high: b.height }; });
+    const outer = stage.getBoundingClientRect(), scaled = outer.width / stage.offsetWidth || 1;           // a slide may be scaled or zoomed; the marks are in the stage's own pixels
+    now.stage = { width: outer.width / scaled, height: outer.height / scaled };
+    now.boxes = [query, ...keys].map(({ element }) => { const b = element.getBoundingClientRect(); return { left: (b.left - outer.left) / scaled, top: (b.top - outer.top) / scaled, wide: b.width / scaled, high: b.height / scaled }; });
     drawMarks();
   }
 
@@ -277,16 +386,16 @@ function render({ model, el }) {
     keys[1].panel.style.display = shown === 3 ? "" : "none";
     stage.style.setProperty("--views", shown);
     stage.dataset.views = shown;
-    for (const one of keys) one.element.classList.toggle("cells", model.get("cells"));
     update();
     measure();
     findMutual();
   }
-  box.listen("layer other swapped k opacity colours cells all_mutual", perFrame(() => {
+  box.listen("layer other swapped k opacity colours strongest upsampling contours all_mutual", perFrame(() => {
     pick.set(model.get("layer")), compare.set(model.get("other") || NONE), count.set(model.get("k")), opacity.set(model.get("opacity"));
-    scale.set(model.get("colours")), cells.set(model.get("cells")), every.set(model.get("all_mutual"));
+    scale.set(model.get("colours")), share.set(model.get("strongest")), upsampling.set(model.get("upsampling")), contours.set(model.get("contours")), every.set(model.get("all_mutual"));
     const [height, width] = sizeOf(sides()[0]);
     now.pixel = [Math.min(now.pixel[0], width - 1), Math.min(now.pixel[1], height - 1)];
+    if (now.near.length) neighbours();
     arrange();
     report();
   }));
@@ -297,8 +406,9 @@ function render({ model, el }) {
     now.pixel = [Math.min(Math.floor(share[0] * width), width - 1), Math.min(Math.floor(share[1] * height), height - 1)];
   }
   const listen = (name, f) => query.element.addEventListener(name, f, { signal: box.signal });
-  listen("pointermove", (event) => { if (now.pinned && !(event.buttons & 1)) return; pointAt(shareOf(event, query.element)); quick(); });
+  listen("pointermove", (event) => { if (now.pinned && !(event.buttons & 1)) return; ownPixel(); pointAt(shareOf(event, query.element)); quick(); });
   listen("click", (event) => {
+    ownPixel();
     const [from] = sides(), map = named(model.get("layer"))[from], before = cellAt(map, shareOfPixel(now.pinnedAt || now.pixel, sizeOf(from))), share = shareOf(event, query.element);
     now.pinned = !(now.pinned && cellAt(map, share) === before);
     pointAt(share);
@@ -318,12 +428,24 @@ function render({ model, el }) {
     now.pinnedAt = now.pixel.slice();
     event.preventDefault();
     event.stopPropagation();
+    if (event.key in moves) ownPixel();
     quick(true);
   });
 
+  box.listen("presets preset", showPresets);
+  const follow = followLinks(box, ["pixel", "layer", "other", "swapped", "k", "opacity", "strongest", "upsampling", "contours", "colours", "all_mutual", "preset"], (values) => {
+    const preset = model.get("presets").find(({ name }) => name === values.preset);
+    if (preset) choose(preset);
+    else if (values.pixel) { now.pixel = values.pixel.slice(); now.pinned = true; now.pinnedAt = now.pixel.slice(); quick(true); }
+  });
+  const words = () => { text.replaceChildren(...linkedText(model.get("text"), follow)); text.style.display = model.get("text") ? "" : "none"; };
+  box.listen("text", words);
+  words();
+  for (const one of keys) one.photo.addEventListener("load", () => { if (model.get("upsampling") === "bilateral") update(); }, { signal: box.signal });
+  showPresets();
   arrange();
   box.onResize(stage, measure);
-  box.root.pxw = { now, update, layers, sides, get size() { return sizeOf(sides()[0]); } };
+  box.root.pxw = { now, update, layers, sides, keys, get size() { return sizeOf(sides()[0]); } };
   return box.cleanup;
 }
 export default { render };

@@ -114,10 +114,13 @@ const EMULATED = /swiftshader|llvmpipe|softpipe|software|basic render/i;
 function canvasRenderer(canvas, count, ground) {
   const context = canvas.getContext("2d");
   let before, after, state, image = null, words = null;
-  function disc(size) {                // half-widths of the rows of a disc
-    const r = Math.max(1, size / 2), square = r * r + r / 2, reach = Math.floor(Math.sqrt(square)), rows = [];
-    for (let v = -reach; v <= reach; v++) rows.push(Math.floor(Math.sqrt(square - v * v)));
-    return { reach, rows };
+  function disc(size, opacity, width) { // the pixels of a disc: how far each is from its middle, and how much of it is covered (so that small ones are round too)
+    const r = Math.max(1.1, size / 2), reach = Math.ceil(r - 0.5), steps = [], alphas = [];
+    for (let v = -reach; v <= reach; v++) for (let u = -reach; u <= reach; u++) {
+      const cover = Math.min(1, Math.max(0, r - Math.hypot(u, v) + 0.5)), alpha = Math.round(256 * opacity * cover);
+      if (alpha > 6) { steps.push(v * width + u); alphas.push(alpha); }
+    }
+    return { reach, steps: Int32Array.from(steps), alphas: Int32Array.from(alphas) };
   }
   return {
     name: "canvas", device: "2-D canvas",
@@ -131,22 +134,19 @@ function canvasRenderer(canvas, count, ground) {
       const pixels = new Uint32Array(image.data.buffer), [g0, g1, g2] = ground();
       pixels.fill((0xff000000 | (g2 << 16) | (g1 << 8) | g0) >>> 0);
       const [t0, t1, , t3, t4, , t6, t7] = view.turn, m = view.moved, ax = view.scale[0] * width / 2, ay = view.scale[1] * height / 2, ox = (view.shift[0] + 1) / 2 * width, oy = (1 - view.shift[1]) / 2 * height;
-      const looks = [PLAIN, FADED, LIT].map((s) => ({ ...disc(view.size * (s === LIT ? 1.35 : s === FADED ? .8 : 1)), alpha: Math.round(256 * (s === LIT ? 1 : s === FADED ? view.alpha * .28 : view.alpha)) }));
+      const looks = [PLAIN, FADED, LIT].map((s) => disc(view.size * (s === LIT ? 1.35 : s === FADED ? .8 : 1), s === LIT ? 1 : s === FADED ? view.alpha * .28 : view.alpha, width));
       for (let pass = 0; pass < (view.anyLit ? 2 : 1); pass++) {
         for (let i = 0, j = 0; i < count; i++, j += 3) {
           const s = state[i];
           if (s === HIDDEN || (s === LIT) !== (pass === 1)) continue;
           const x = before[j] + m * (after[j] - before[j]), y = before[j + 1] + m * (after[j + 1] - before[j + 1]), z = before[j + 2] + m * (after[j + 2] - before[j + 2]);
           const px = Math.round((t0 * x + t3 * y + t6 * z) * ax + ox - .5), py = Math.round(oy - (t1 * x + t4 * y + t7 * z) * ay - .5);
-          const { reach, rows, alpha } = looks[s];
+          const { reach, steps, alphas } = looks[s];
           if (px < reach || py < reach || px >= width - reach || py >= height - reach) continue;
-          const word = words[i], redBlue = word & 0xff00ff, green = word & 0xff00;
-          for (let v = -reach; v <= reach; v++) {
-            const half = rows[v + reach], from = (py + v) * width + px;
-            for (let u = from - half; u <= from + half; u++) {       // two channels at a time: (old · (256 − alpha) + new · alpha) / 256
-              const old = pixels[u];
-              pixels[u] = (0xff000000 | ((((old & 0xff00ff) * (256 - alpha) + redBlue * alpha) >>> 8) & 0xff00ff) | ((((old & 0xff00) * (256 - alpha) + green * alpha) >>> 8) & 0xff00)) >>> 0;
-            }
+          const word = words[i], redBlue = word & 0xff00ff, green = word & 0xff00, middle = py * width + px;
+          for (let k = 0; k < steps.length; k++) {                   // two channels at a time: (old · (256 − alpha) + new · alpha) / 256
+            const at = middle + steps[k], alpha = alphas[k], old = pixels[at];
+            pixels[at] = (0xff000000 | ((((old & 0xff00ff) * (256 - alpha) + redBlue * alpha) >>> 8) & 0xff00ff) | ((((old & 0xff00) * (256 - alpha) + green * alpha) >>> 8) & 0xff00)) >>> 0;
           }
         }
       }
@@ -184,12 +184,56 @@ function spreadPositions(view, count, dims, steps) {
 /** One colouring as {ids, names, palette} or {rgb}. */
 function readColouring(entry, view, count) {
   const bytes = bytesOf(view).subarray(entry.offset);
+  if (entry.kind === "components") return { ...entry, bytes };
   if (entry.kind === "rgb") return { ...entry, rgb: bytes.slice(0, 3 * count) };
   const ids = new Uint16Array(count);
   for (let i = 0; i < count; i++) ids[i] = bytes[2 * i] | (bytes[2 * i + 1] << 8);
   const counts = new Array(entry.names.length).fill(0);
   for (let i = 0; i < count; i++) counts[ids[i]]++;
   return { ...entry, ids, counts };
+}
+
+const COMPONENTS = 6;                      // as in embedding.py
+
+/** Red, green and blue of each point from three of its components; `shown` is 0 for the share with least of red's component. */
+function componentColours(bytes, count, step, chosen, cut, colours, shown) {
+  const from = step * count * COMPONENTS, level = (i, c) => { const v = bytes[from + i * COMPONENTS + Math.abs(c) - 1]; return c > 0 ? v : 255 - v; };
+  const tally = new Int32Array(257), hidden = Math.floor(cut * count + 0.5);
+  for (let i = 0; i < count; i++) tally[level(i, chosen[0])]++;
+  let below = 0, seen = 0;
+  if (hidden >= count) below = 256;
+  else while (seen + tally[below] <= hidden) seen += tally[below++];
+  for (let i = 0; i < count; i++) {
+    for (let k = 0; k < 3; k++) colours[4 * i + k] = level(i, chosen[k]);
+    colours[4 * i + 3] = 255;
+    shown[i] = colours[4 * i] >= below ? 1 : 0;
+  }
+  return below;
+}
+
+// ---------------------------------------------------------------- where a group of points is dense
+const FIELD = 72, EDGE = 1.12;             // cells of the field a side; it covers −EDGE … EDGE
+
+/** A smoothed count of some points on a FIELD×FIELD grid: three passes of a box, nearly a Gaussian. */
+function densityField(layout, members) {
+  let field = new Float32Array(FIELD * FIELD), other = new Float32Array(FIELD * FIELD);
+  const cellOf = (v) => Math.floor((v + EDGE) / (2 * EDGE) * FIELD);
+  for (const i of members) { const x = cellOf(layout[3 * i]), y = cellOf(layout[3 * i + 1]); if (x >= 0 && y >= 0 && x < FIELD && y < FIELD) field[y * FIELD + x]++; }
+  const clamp = (v) => Math.min(FIELD - 1, Math.max(0, v));
+  for (let pass = 0; pass < 3; pass++) for (const [dx, dy] of [[1, 0], [0, 1]]) {
+    for (let y = 0; y < FIELD; y++) for (let x = 0; x < FIELD; x++)
+      other[y * FIELD + x] = (field[y * FIELD + x] + field[clamp(y - dy) * FIELD + clamp(x - dx)] + field[clamp(y + dy) * FIELD + clamp(x + dx)]) / 3;
+    [field, other] = [other, field];
+  }
+  return field;
+}
+
+/** The level above which a share of the whole lies. */
+function levelOfShare(field, share) {
+  const sorted = Float32Array.from(field).sort(), total = sorted.reduce((a, b) => a + b, 0);
+  let sum = 0, i = sorted.length - 1;
+  while (i > 0 && sum + sorted[i] < share * total) sum += sorted[i--];
+  return sorted[i];
 }
 
 function turnMatrix(yaw, pitch) {          // column-major, for WebGL
@@ -203,25 +247,41 @@ function render({ model, el }) {
   const { root, listen, signal, say } = base, queue = outbox(model, 60);
   const count = model.get("count"), dims = model.get("dims"), grid = model.get("grid"), steps = model.get("steps");
   const cells = int32Of(model.get("cells"));
-  const perImage = grid.rows * grid.columns, pointOf = new Int32Array(grid.images * perImage).fill(-1);
-  for (let i = 0; i < count; i++) pointOf[cells[i]] = i;
+  const [tileHigh, tileWide] = grid.tile, perImage = grid.rows * grid.columns, pointOfCell = new Int32Array(grid.images * perImage).fill(-1);
+  for (let i = 0; i < count; i++) pointOfCell[cells[i]] = i;
   let layouts = {}, colouring = null, colours = new Uint8Array(4 * count), states = new Uint8Array(count), selected = new Uint8Array(count), picked = 0;
   let hovered = -1, cursor = 0, tool = "lasso", outline = null, outlineOn = null, inside = new Uint8Array(count), playing = null, atlas = null, disposed = false;
-  const xy = new Float32Array(2 * count), imageXY = new Float32Array(2 * count), stats = { lasso: [], frames: 0, draw: [] };
+  const channels = model.get("vector_channels"), vectors = channels ? int8Of(model.get("vectors")) : new Int8Array(0), scores = new Int32Array(count), query = new Int32Array(channels);
+  const visible = new Uint8Array(count).fill(1), found = new Uint8Array(count), fullSpace = { list: [], cosines: [] };
+  let onPlane = [], groups = [], finding = 0, propagatedRows = [];
+  const xy = new Float32Array(2 * count), imageXY = new Float32Array(2 * count), stats = { lasso: [], frames: 0, draw: [], ask: [] };
   const view = { zoom: 1, x: 0, y: 0, yaw: .6, pitch: .35, moved: 1, turn: turnMatrix(0, 0), scale: [1, 1], shift: [0, 0], size: 4, alpha: .8, depth: dims === 3, anyLit: false };
   let before = null, after = null, width = 300, height = 300;
 
   // --- page
-  const points = h("canvas", { class: "pxe-points" }), over = h("canvas", { class: "pxe-over", "aria-hidden": "true" });
+  const points = h("canvas", { class: "pxe-points" }), over = h("canvas", { class: "pxe-over", "aria-hidden": "true" }), grouped = h("canvas", { class: "pxe-groups", "aria-hidden": "true" });
   const hint = uniqueId("hint");
   const plot = h("div", { class: "pxe-plot", tabindex: 0, role: "application", "aria-roledescription": "scatter plot", "aria-describedby": hint,
-    "aria-label": `Embedding of ${count} pixels. Arrow keys go from point to point, Enter selects, plus and minus zoom.` }, points, over);
+    "aria-label": `Embedding of ${count} pixels. Arrow keys go from point to point, Enter selects, plus and minus zoom.` }, points, grouped, over);
   const pictures = h("canvas", { class: "pxe-pictures", tabindex: 0, role: "application", "aria-roledescription": "images",
     "aria-label": "The images. Arrow keys go from cell to cell, Enter selects.", "aria-describedby": hint });
   const readout = h("div", { class: "pxe-readout" }), tally = h("div", { class: "pxe-tally" }), legend = h("div", { class: "pxe-legend", role: "group" });
   const lens = h("canvas", { class: "pxe-lens", "aria-hidden": "true" });
-  const toolButtons = ["lasso", "move"].map((name) => button({ label: name === "lasso" ? "Lasso" : dims === 3 ? "Turn" : "Move", onclick: () => setTool(name),
-    title: name === "lasso" ? "Draw around points or pixels (L). Shift adds, Alt takes away." : "Drag to move, wheel or pinch to zoom (M)" }));
+  const TOOLS = { lasso: ["Lasso", "Draw around points or pixels (L). Shift adds, Alt takes away."], box: ["Rectangle", "Draw a rectangle around points or pixels (R). Shift adds, Alt takes away."],
+    move: [dims === 3 ? "Turn" : "Move", "Drag to move, wheel or pinch to zoom (M)"] };
+  const toolButtons = Object.entries(TOOLS).map(([name, [label, title]]) => button({ label, title, onclick: (event) => setTool(name, event) }));
+  const component = ["Red", "Green", "Blue"].map((label, k) => choice({ label, options: Array.from({ length: COMPONENTS }, (_, i) => [[i + 1, `component ${i + 1}`], [-i - 1, `component ${i + 1}, turned round`]]).flat(), value: model.get("components")[k],
+    onchange: (v) => { const chosen = model.get("components").slice(); chosen[k] = Number(v); put({ components: chosen }); } }));
+  const cutSlider = slider({ label: "Hide", min: 0, max: 1, step: .01, value: model.get("cut"), format: (v) => `${Math.round(100 * v)} %`, title: "Hides the cells with least of red's component: a threshold between background and things", oninput: (v) => put({ cut: v }) });
+  const cutValue = h("span", { class: "pxe-muted" }), componentRow = controls(...component.map((c) => c.element), cutSlider.element, cutValue);
+  const switches = Object.fromEntries([["names", "Names", "Names of the groups, where they are densest"], ["density", "Density", "A line around the bulk of each group (60 % of it)"], ["patches", "Patches", "Patches of the pictures for points, when zoomed in"],
+    ["paint", "Paint cells", "Paint the pictures' cells in the points' colours"], ["propagate", "Find elsewhere", "Where else is the selected region of one picture found? Every other cell asks its nearest cells there"]]
+    .map(([key, label, title]) => [key, tick({ label, title, value: model.get(key), onchange: (v) => put({ [key]: v }) })]));
+  if (dims === 3) switches.density.element.hidden = switches.names.element.hidden = true;
+  const picture = button({ label: "PNG", title: "Save what is seen as a picture", onclick: savePicture }), screen = button({ label: "Full screen", title: "The whole screen; Escape ends it", onclick: fullScreen });
+  screen.classList.add("pxw-screen");
+  const strips = [patchStrip(), patchStrip()], verdict = h("div", { class: "pxe-verdict" }), words = h("div", { class: "pxw-text" });
+  const put = (values) => { for (const [key, value] of Object.entries(values)) model.set(key, value); model.save_changes(); };
   const colourChoice = choice({ label: "Colour", options: model.get("colourings").map((c) => [c.name, c.name]), value: model.get("colour_by"), onchange: (v) => { queue({ colour_by: v }); recolour(); } });
   const layoutChoice = choice({ label: "Layout", options: ["pca"], onchange: (v) => { queue({ layout_shown: v }); show(); } });
   const clear = button({ label: "Clear", onclick: () => { mark(null); commit(); }, title: "Select nothing (Escape)" });
@@ -231,10 +291,11 @@ function render({ model, el }) {
   const stepSlider = steps.length > 1 && slider({ label: "Step", min: 0, max: steps.length - 1, value: model.get("step"), format: (i) => String(steps[i]),
     oninput: (i) => { pause(); queue({ step: i }); show(); } });
   const stepRow = stepSlider ? controls(stepSlider.element, player) : null;
-  const top = controls(h("div", { class: "pxe-tools", role: "group", "aria-label": "What a drag does" }, ...toolButtons), colourChoice.element, layoutChoice.element, clear, reset, progress);
+  const top = controls(h("div", { class: "pxe-tools", role: "group", "aria-label": "What a drag does" }, ...toolButtons), colourChoice.element, layoutChoice.element, clear, reset, picture, screen, progress),
+    second = controls(...Object.values(switches).map((s) => s.element));
   const left = h("div", { class: "pxe-left" }, plot, readout), right = h("div", { class: "pxe-right" }, pictures, h("div", { class: "pxe-info" }, lens, tally));
-  root.append(top, ...(stepRow ? [stepRow] : []), h("div", { class: "pxe-both" }, left, right), legend,
-    h("div", { class: "pxw-note", id: hint }, "Draw around points, or around pixels: the other side lights up. ", h("kbd", {}, "Shift"), " adds, ", h("kbd", {}, "Alt"), " takes away. Click the plot, then the wheel zooms. Keys: arrows, ",
+  root.append(...(model.get("label") ? [h("div", { class: "pxw-caption" }, h("b", {}, model.get("label")))] : []), words, top, second, componentRow, ...(stepRow ? [stepRow] : []), h("div", { class: "pxe-both" }, left, right), verdict, strips[0].element, strips[1].element, legend,
+    h("div", { class: "pxw-note", id: hint }, "Draw around points, or around pixels: the other side lights up. Click a point or a pixel for its neighbours. ", h("kbd", {}, "Shift"), " adds, ", h("kbd", {}, "Alt"), " takes away. Click the plot, then the wheel zooms. Keys: arrows, ",
       h("kbd", {}, "Enter"), ", ", h("kbd", {}, "+"), h("kbd", {}, "−"), h("kbd", {}, "0"), ", ", h("kbd", {}, "Esc"), "."));
 
   // --- renderer: WebGL, or the canvas; a lost context changes over
@@ -317,10 +378,78 @@ function render({ model, el }) {
   function paintOver() {
     const context = sharpen(over, width, height);
     context.clearRect(0, 0, width, height);
+    const below = sharpen(grouped, width, height);
+    below.clearRect(0, 0, width, height);
     if (!before) return;
-    if (hovered >= 0 && steps.length > 1) trail(context);
+    if (view.moved === 1 && dims === 2) { if (model.get("density")) drawDensity(below); if (model.get("patches")) drawPatches(below); if (model.get("names")) drawNames(below); }
+    const spot = (i, radius, colour, fill) => { const [x, y] = at(i); context.beginPath(); context.arc(x, y, radius, 0, 7); if (fill) { context.fillStyle = colour; context.fill(); } for (const [line, ink] of fill ? [[1.5, "#000"]] : [[4, base.colour("back")], [2, colour]]) { context.lineWidth = line; context.strokeStyle = ink; context.stroke(); } };
+    for (const i of onPlane) spot(i, 8, PLANE, false);
+    for (const i of fullSpace.list) spot(i, 5, FULL, true);
+    if (asked() >= 0) { const [x, y] = at(asked()); ring(context, x, y, 10); }
+    if (hovered >= 0 && steps.length > 1) trail(below);
     if (hovered >= 0) { const [x, y] = at(hovered); ring(context, x, y, 7); }
     if (outline && outlineOn === plot) strokeOutline(context);
+  }
+  /** For each group of the colouring: its field, the lines around its bulk, and where it is densest. */
+  function gather() {
+    groups = [];
+    if (dims !== 2 || !after) return;
+    const members = colouring?.ids ? colouring.names.map(() => []) : [[]];
+    for (let i = 0; i < count; i++) if (visible[i]) members[colouring?.ids ? colouring.ids[i] : 0].push(i);
+    if (members.length > 24) return;
+    members.forEach((list, id) => {
+      if (list.length < 8 || id === colouring?.unlabelled) return;
+      const field = densityField(after, list), peak = largest(field), place = (v) => v / FIELD * 2 * EDGE - EDGE;
+      const lines = (share) => contour(field, FIELD, FIELD, levelOfShare(field, share), []).map(place);
+      groups.push({ id, size: list.length, lines: colouring?.ids ? [lines(.6)] : [lines(.3), lines(.6), lines(.9)], peak: [place((peak % FIELD) + .5), place(Math.floor(peak / FIELD) + .5)] });
+    });
+    groups.sort((a, b) => b.size - a.size);
+  }
+  const onScreen = (x, y) => [((x * view.scale[0] + view.shift[0] + 1) / 2) * width, ((1 - y * view.scale[1] - view.shift[1]) / 2) * height];
+  const inkOf = (id) => (colouring?.palette ? `rgb(${readable(parseHex(colouring.palette[id]), root.dataset.theme === "dark")})` : base.colour("text"));
+  function drawDensity(context) {
+    for (const { id, lines } of groups) for (const line of lines) {
+      context.beginPath();
+      for (let j = 0; j < line.length; j += 4) { context.moveTo(...onScreen(line[j], line[j + 1])); context.lineTo(...onScreen(line[j + 2], line[j + 3])); }
+      for (const [thick, ink] of [[4.5, base.colour("back")], [2, inkOf(id)]]) { context.lineWidth = thick; context.strokeStyle = ink; context.stroke(); }
+    }
+  }
+  function drawNames(context) {             // the largest groups first; a name that would lie over another is left out
+    if (!colouring?.ids || colouring.name === "image") return;
+    const taken = [], dark = root.dataset.theme === "dark";
+    context.font = "600 12px system-ui, sans-serif";
+    for (const { id, peak } of groups) {
+      const text = colouring.names[id], central = colouring.central && !colouring.named ? colouring.central[id] : -1, wide = context.measureText(text).width + (central >= 0 ? 30 : 0), [x, y] = onScreen(...peak), box = [x - wide / 2, y - 9, x + wide / 2, y + 9];
+      if (taken.some((b) => box[0] < b[2] && b[0] < box[2] && box[1] < b[3] && b[1] < box[3]) || box[0] < 0 || box[2] > width || box[1] < 0 || box[3] > height) continue;
+      taken.push(box);
+      if (central >= 0) { paintPatchAt(context, central, x - wide / 2, y - 13, 26); context.lineWidth = 1.5; context.strokeStyle = inkOf(id); context.strokeRect(x - wide / 2, y - 13, 26, 26); }
+      haloText(context, text, x - wide / 2 + (central >= 0 ? 30 : 0), y, { colour: base.colour("text"), halo: dark ? "rgba(0,0,0,.8)" : "rgba(255,255,255,.9)" });
+    }
+  }
+  const PATCH = 30;
+  function drawPatches(context) {           // zoomed in until few points are left: each with room for it shows its pixels
+    if (view.zoom < 1.8 || !atlas) return;
+    const inView = [];
+    for (let i = 0; i < count; i++) { if (!visible[i]) continue; const [x, y] = onScreen(after[3 * i], after[3 * i + 1]); if (x > 0 && y > 0 && x < width && y < height) { inView.push([i, x, y]); if (inView.length > 700) return; } }
+    const taken = new Set(), across = Math.ceil(width / PATCH) + 2;
+    stats.patches = 0;
+    for (const [i, x, y] of inView) {
+      const c = Math.floor(x / PATCH), r = Math.floor(y / PATCH), slot = r * across + c;
+      if ([-1, 0, 1].some((v) => [-1, 0, 1].some((u) => taken.has(slot + v * across + u) && Math.hypot(...[0, 1].map((k) => drawnAt.get(slot + v * across + u)[k] - [x, y][k])) < PATCH))) continue;
+      taken.add(slot); drawnAt.set(slot, [x, y]); stats.patches++;
+      context.globalAlpha = picked && !selected[i] ? .3 : 1;
+      paintPatchAt(context, i, x - PATCH / 2, y - PATCH / 2, PATCH - 2);
+      context.lineWidth = 2.5; context.strokeStyle = `rgb(${colours[4 * i]},${colours[4 * i + 1]},${colours[4 * i + 2]})`; context.strokeRect(x - PATCH / 2, y - PATCH / 2, PATCH - 2, PATCH - 2);
+    }
+    context.globalAlpha = 1;
+  }
+  const drawnAt = new Map();
+  /** Three cells of a picture around a point's cell. */
+  function paintPatchAt(context, i, x, y, size) {
+    if (!atlas) return;
+    const cell = cells[i], image = Math.floor(cell / perImage), row = Math.floor(cell % perImage / grid.columns), column = cell % grid.columns, k = tileWide / grid.width;
+    const span = Math.min(3 * Math.max(...grid.stride), grid.width, grid.height) * k, left = Math.max(0, Math.min(tileWide - span, (column + .5) * grid.stride[1] * k - span / 2)), up = Math.max(0, Math.min(tileHigh - span, (row + .5) * grid.stride[0] * k - span / 2));
+    context.drawImage(atlas, (image % grid.across) * tileWide + left, Math.floor(image / grid.across) * tileHigh + up, span, span, x, y, size, size);
   }
   function trail(context) {              // where this pixel's point was at the other steps
     const list = layouts[layoutNow()], t = view.turn;
@@ -349,9 +478,11 @@ function render({ model, el }) {
   }
   function paintVeil() {
     if (!veilImage) return;
-    const out = new Uint32Array(veilImage.data.buffer), words = new Uint32Array(colours.buffer);
-    out.fill(picked ? 0xa0000000 : 0);
-    if (picked) for (let i = 0; i < count; i++) if (selected[i]) out[veilAt[i]] = (words[i] & 0xffffff) | 0x8c000000;
+    const out = new Uint32Array(veilImage.data.buffer), words = new Uint32Array(colours.buffer), paint = model.get("paint"), elsewhere = propagatedRows.length > 0;
+    out.fill(picked || paint ? 0xa0000000 : 0);
+    if (paint) for (let i = 0; i < count; i++) if (visible[i] && (!picked || selected[i])) out[veilAt[i]] = (words[i] & 0xffffff) | 0xd9000000;
+    if (picked && !paint) for (let i = 0; i < count; i++) if (selected[i]) out[veilAt[i]] = (words[i] & 0xffffff) | 0x8c000000;
+    if (elsewhere) for (let i = 0; i < count; i++) if (found[i]) out[veilAt[i]] = 0xc0009fe6;         // ABGR of Okabe and Ito's orange
     veil.getContext("2d").putImageData(veilImage, 0, 0);
   }
   function paintPictures() {
@@ -362,15 +493,17 @@ function render({ model, el }) {
       const [x, y] = tile(n);
       context.save(); context.beginPath(); context.rect(x, y, tiles.side, tiles.tall); context.clip();
       context.imageSmoothingEnabled = true;
-      if (atlas) context.drawImage(atlas, (n % sourceAcross) * grid.width, Math.floor(n / sourceAcross) * grid.height, grid.width, grid.height, x, y, tiles.side, tiles.tall);
+      if (atlas) context.drawImage(atlas, (n % sourceAcross) * tileWide, Math.floor(n / sourceAcross) * tileHigh, tileWide, tileHigh, x, y, tiles.side, tiles.tall);
       context.imageSmoothingEnabled = false;
-      if (picked) context.drawImage(veil, (n % tiles.across) * grid.columns, Math.floor(n / tiles.across) * grid.rows, grid.columns, grid.rows, x, y, tiles.side * kx, tiles.tall * ky);
+      if (picked || model.get("paint") || propagatedRows.length) context.drawImage(veil, (n % tiles.across) * grid.columns, Math.floor(n / tiles.across) * grid.rows, grid.columns, grid.rows, x, y, tiles.side * kx, tiles.tall * ky);
       context.restore();
     }
-    if (hovered >= 0) {
-      const [x, y, w, t] = cellBox(cells[hovered]);
-      for (const [line, colour] of [[4, "#000"], [2, "#fff"]]) { context.lineWidth = line; context.strokeStyle = colour; context.strokeRect(x - 1, y - 1, w + 2, t + 2); }
-    }
+    const frameCell = (i, colour, inner = 2) => { const [x, y, w, t] = cellBox(cells[i]); for (const [line, ink] of [[inner + 2, "#000"], [inner, colour]]) { context.lineWidth = line; context.strokeStyle = ink; context.strokeRect(x - 1, y - 1, w + 2, t + 2); } };
+    for (const i of onPlane) frameCell(i, PLANE, 1.5);
+    for (const i of fullSpace.list) frameCell(i, FULL);
+    if (asked() >= 0) frameCell(asked(), "#fff", 3);
+    if (hovered >= 0) frameCell(hovered, "#fff");
+    for (const { image, iou, found: cellsFound } of propagatedRows) { const [x, y] = tile(image); haloText(context, iou === undefined ? `${cellsFound} cells` : iou === null ? "not there, not found" : `IoU ${iou.toFixed(2)}`, x + 5, y + 11); }
     if (outline && outlineOn === pictures) strokeOutline(context);
   }
 
@@ -380,14 +513,22 @@ function render({ model, el }) {
     const entry = entries.find((c) => c.name === name) || entries[0];
     if (!colouring || colouring.name !== entry.name) colouring = readColouring(entry, model.get("colour_data"), count);
     const palette = colouring.palette?.map((c) => readable(parseHex(c), dark));
-    for (let i = 0; i < count; i++) {
+    const parts = colouring.kind === "components";
+    if (parts) {
+      const chosen = model.get("components"), below = componentColours(colouring.bytes, count, stepNow(), chosen, model.get("cut"), colours, visible), ends = colouring.ranges[stepNow()][Math.abs(chosen[0]) - 1];
+      const value = chosen[0] > 0 ? ends[0] + (ends[1] - ends[0]) * below / 255 : -(ends[1] + (ends[0] - ends[1]) * below / 255);
+      cutValue.textContent = model.get("cut") > 0 ? `threshold ${value.toFixed(3)} on component ${Math.abs(chosen[0])}${chosen[0] < 0 ? ", turned round" : ""}` : "";
+    } else visible.fill(1);
+    componentRow.style.display = parts ? "" : "none";
+    if (!parts) for (let i = 0; i < count; i++) {
       const source = colouring.rgb ? colouring.rgb.subarray(3 * i, 3 * i + 3) : palette[colouring.ids[i]];
       colours[4 * i] = source[0]; colours[4 * i + 1] = source[1]; colours[4 * i + 2] = source[2]; colours[4 * i + 3] = 255;
     }
     legend.setAttribute("aria-label", `Select by ${colouring.name}`);
     legend.replaceChildren(...(palette ? colouring.names.map((text, id) => colouring.counts[id] ? legendButton(text, id, palette[id]) : null).filter(Boolean)
-      : [h("span", { class: "pxe-muted" }, "Every point has the mean colour of its cell.")]));
+      : [h("span", { class: "pxe-muted" }, parts ? "Red, green and blue are principal components of all pictures together: equal colours mean equal mixtures in each of them." : "Every point has the mean colour of its cell.")]));
     renderer.colours(colours);
+    gather(); refresh(false);
     paintVeil(); pressLegend(); redraw(); redrawPictures();
   }
   function legendButton(text, id, colour) {
@@ -419,6 +560,7 @@ function render({ model, el }) {
     picked = 0;
     for (let i = 0; i < count; i++) { picked += selected[i]; states[i] = FADED + selected[i]; }
     if (!picked) states.fill(PLAIN);
+    for (let i = 0; i < count; i++) if (!visible[i]) states[i] = HIDDEN;
     view.anyLit = picked > 0;
     renderer.states(states);
     paintVeil(); tell();
@@ -441,6 +583,7 @@ function render({ model, el }) {
   }
   let mine = null;
   function commit() {
+    if (model.get("propagate")) findElsewhere();
     const list = new Int32Array(picked);
     for (let i = 0, k = 0; i < count; i++) if (selected[i]) list[k++] = i;
     mine = new DataView(list.buffer);
@@ -454,6 +597,7 @@ function render({ model, el }) {
     selected.fill(0);
     for (const i of list) selected[i] = 1;
     refresh(); pressLegend();
+    if (model.get("propagate")) findElsewhere();
   }
   function lasso() {                     // one look at the outline so far: called once a frame while it is drawn
     const from = performance.now();
@@ -464,6 +608,94 @@ function render({ model, el }) {
     stats.lasso.push(performance.now() - from);
   }
   const lassoSoon = perFrame(() => { if (outline && !disposed) lasso(); });
+
+  // --- neighbours: in the full space, over all images, and on the plane
+  let verdictOf = -1;
+  const FULL = "#e69f00", PLANE = "#56b4e9", asked = () => model.get("asked");
+  const rowsNow = () => ({ data: vectors.subarray(stepNow() * count * channels, (stepNow() + 1) * count * channels), cells: count, channels });
+  function nearestInFull(point, k) {
+    const map = rowsNow();
+    for (let c = 0, p = point * channels; c < channels; c++, p++) query[c] = map.data[p];
+    dotAll(map, query, scores);
+    return topIndices(scores, k, point);
+  }
+  const apart = new Float32Array(count);
+  function nearestOnPlane(point, k) {
+    const x = after[3 * point], y = after[3 * point + 1], z = after[3 * point + 2];
+    for (let i = 0; i < count; i++) { const u = Math.fround(after[3 * i] - x), v = Math.fround(after[3 * i + 1] - y), w = Math.fround(after[3 * i + 2] - z); apart[i] = -(u * u + v * v + w * w); }
+    return topIndices(apart, k, point);
+  }
+  function ask(point, report = true) {
+    const started = performance.now(), k = model.get("nearest"), none = point < 0 || !k || !channels || !after, unit = model.get("vector_scales")[stepNow()] ** 2;
+    verdictOf = none ? -1 : point;
+    fullSpace.list = none ? [] : nearestInFull(point, k);
+    fullSpace.cosines = fullSpace.list.map((i) => scores[i] * unit);
+    stats.ask.push(performance.now() - started);
+    onPlane = none ? [] : nearestOnPlane(point, k);
+    const item = (i, text) => ({ paint: (context, size) => paintPatchAt(context, i, 0, 0, size), text, title: `${describe(i)}${text ? `, cosine ${text}` : ""}; ask about it`, onclick: () => ask(i) });
+    const same = (list) => (colouring?.ids && list.length ? `: ${list.filter((i) => colouring.ids[i] === colouring.ids[point]).length} of ${list.length} of the same ${colouring.name}` : "");
+    strips[0].set(`● nearest in ${steps.length > 1 || channels ? `the full space (${channels} axes)` : ""}${same(fullSpace.list)}`, fullSpace.list.map((i, n) => item(i, fullSpace.cosines[n].toFixed(2))));
+    strips[1].set(`○ nearest on the plane${same(onPlane)}`, onPlane.map((i) => item(i, "")));
+    verdict.textContent = none ? "" : `Asked: ${describe(point)}`;
+    if (report) { model.set("asked", none ? -1 : point); model.set("neighbours", fullSpace.list.map((i, n) => [i, fullSpace.cosines[n]])); model.set("plane_neighbours", onPlane); model.save_changes(); }
+    redraw(); redrawPictures();
+  }
+
+  // --- where else is the selected region found? a few milliseconds at a time
+  async function findElsewhere() {
+    const mine = ++finding, votes = model.get("votes");
+    found.fill(0); propagatedRows = [];
+    const finish = () => { paintVeil(); redrawPictures(); tell(); model.set("propagated", propagatedRows); model.save_changes(); };
+    if (!model.get("propagate") || !picked || !channels) return finish();
+    const imageOf = (i) => Math.floor(cells[i] / perImage), tally = new Int32Array(grid.images);
+    for (let i = 0; i < count; i++) tally[imageOf(i)] += selected[i];
+    const source = largest(tally), inside = [], map = rowsNow();
+    for (let i = 0; i < count; i++) if (imageOf(i) === source) inside.push(i);
+    const sub = { data: new Int8Array(inside.length * channels), cells: inside.length, channels }, out = new Int32Array(inside.length), region = inside.map((i) => selected[i]);
+    inside.forEach((i, n) => sub.data.set(map.data.subarray(i * channels, (i + 1) * channels), n * channels));
+    let pause = performance.now() + 8;
+    for (let i = 0; i < count; i++) {
+      if (imageOf(i) === source) continue;
+      for (let c = 0, p = i * channels; c < channels; c++, p++) query[c] = map.data[p];
+      dotAll(sub, query, out);
+      const near = topIndices(out, votes);
+      found[i] = 2 * near.reduce((sum, n) => sum + region[n], 0) > near.length ? 1 : 0;
+      if (performance.now() > pause) { verdict.textContent = `looking for the region: ${Math.round(100 * i / count)} %`; await new Promise((f) => setTimeout(f)); if (disposed || mine !== finding) return; pause = performance.now() + 8; }
+    }
+    verdict.textContent = "";
+    const entry = model.get("colourings").find((c) => c.name === "class"), labels = entry ? readColouring(entry, model.get("colour_data"), count) : null, commonest = new Int32Array(entry ? entry.names.length : 1);
+    if (entry) for (let i = 0; i < count; i++) if (selected[i] && imageOf(i) === source && labels.ids[i] !== entry.unlabelled) commonest[labels.ids[i]]++;
+    const known = commonest.some((n) => n > 0), wanted = largest(commonest), rows = new Map();
+    for (let i = 0; i < count; i++) {
+      const image = imageOf(i);
+      if (image === source) continue;
+      if (!rows.has(image)) rows.set(image, known ? { image, found: 0, truth: 0, both: 0 } : { image, found: 0 });
+      const row = rows.get(image);
+      if (known && labels.ids[i] === entry.unlabelled) continue;
+      row.found += found[i];
+      if (known && labels.ids[i] === wanted) { row.truth++; row.both += found[i]; }
+    }
+    for (const row of rows.values()) if (known) { const union = row.found + row.truth - row.both; row.iou = union ? row.both / union : null; }
+    propagatedRows = [...rows.values()].sort((a, b) => a.image - b.image);
+    const sum = (key) => propagatedRows.reduce((total, row) => total + row[key], 0);
+    verdict.textContent = known ? `${entry.names[wanted]} of image ${source}, found elsewhere: IoU ${(sum("both") / Math.max(1, sum("found") + sum("truth") - sum("both"))).toFixed(2)} over ${propagatedRows.length} image${propagatedRows.length === 1 ? "" : "s"}` : `region of image ${source}: ${sum("found")} cells found elsewhere`;
+    say(verdict.textContent);
+    finish();
+  }
+
+  // --- what is seen, as a picture; the whole screen
+  function savePicture() {
+    paint(); paintPictures();               // a WebGL canvas holds its picture only until the next frame
+    const dense = over.width / width, gap = 12, sheet = document.createElement("canvas"), high = Math.max(height, tiles.height);
+    sheet.width = Math.round((width + gap + tiles.width) * dense); sheet.height = Math.round(high * dense);
+    const context = sheet.getContext("2d");
+    context.fillStyle = base.colour("back"); context.fillRect(0, 0, sheet.width, sheet.height);
+    context.fillStyle = base.colour("panel"); context.fillRect(0, 0, Math.round(width * dense), Math.round(height * dense));
+    for (const canvas of [current, grouped, over]) context.drawImage(canvas, 0, 0, width * dense, height * dense);
+    context.drawImage(pictures, (width + gap) * dense, 0, tiles.width * dense, tiles.height * dense);
+    sheet.toBlob((blob) => { const address = URL.createObjectURL(blob), link = h("a", { href: address, download: "pixels.png" }); link.click(); setTimeout(() => URL.revokeObjectURL(address), 1000); });
+  }
+  function fullScreen() { if (document.fullscreenElement) document.exitFullscreen(); else root.requestFullscreen?.().catch((error) => say(`no full screen: ${error.message}`)); }
 
   // --- hover
   function hover(point, spoken = false) {
@@ -490,7 +722,8 @@ function render({ model, el }) {
     const span = Math.min(grid.width, grid.height, 5 * Math.max(...grid.stride)), cx = (column + .5) * grid.stride[1], cy = (row + .5) * grid.stride[0];
     const x = Math.max(0, Math.min(grid.width - span, cx - span / 2)), y = Math.max(0, Math.min(grid.height - span, cy - span / 2)), k = 72 / span;
     context.imageSmoothingEnabled = false;
-    context.drawImage(atlas, (image % grid.across) * grid.width + x, Math.floor(image / grid.across) * grid.height + y, span, span, 0, 0, 72, 72);
+    const zoom = tileWide / grid.width;
+    context.drawImage(atlas, (image % grid.across) * tileWide + x * zoom, Math.floor(image / grid.across) * tileHigh + y * zoom, span * zoom, span * zoom, 0, 0, 72, 72);
     const box = [(column * grid.stride[1] - x) * k, (row * grid.stride[0] - y) * k, grid.stride[1] * k, grid.stride[0] * k];
     for (const [line, colour] of [[4, "#000"], [2, "#fff"]]) { context.lineWidth = line; context.strokeStyle = colour; context.strokeRect(...box); }
   }
@@ -503,13 +736,13 @@ function render({ model, el }) {
   // --- pointers: one finger or button follows the tool, two fingers zoom and move
   const fingers = new Map();
   let pinch = null;
-  const local = (event, element) => { const box = element.getBoundingClientRect(); return [event.clientX - box.left, event.clientY - box.top]; };
+  const local = pointOf;                 // in the element's own pixels, whatever scale or zoom the page has
   function down(event, element) {
     if (event.button > 2) return;
     element.setPointerCapture(event.pointerId);
     fingers.set(event.pointerId, local(event, element));
     if (element === plot && fingers.size === 2) { outline = null; kept = null; pinch = pinchNow(); return; }
-    if (tool === "lasso" && event.button === 0 || element === pictures) {
+    if (tool !== "move" && event.button === 0 || element === pictures) {
       outline = [...local(event, element)]; outlineOn = element; kept = { how: mode(event), selected: selected.slice(), moved: false };
     }
   }
@@ -526,7 +759,8 @@ function render({ model, el }) {
     if (outline && outlineOn === element) {
       const n = outline.length, limit = element === plot ? [width, height] : [tiles.width, tiles.height];
       const x = Math.max(-4, Math.min(limit[0] + 4, here[0])), y = Math.max(-4, Math.min(limit[1] + 4, here[1]));
-      if (Math.hypot(x - outline[n - 2], y - outline[n - 1]) >= 2) { outline.push(x, y); kept.moved = true; lassoSoon(); }
+      if (tool === "box") { const [x0, y0] = outline; if (kept.moved || Math.hypot(x - x0, y - y0) >= 3) { outline = [x0, y0, x, y0, x, y, x0, y]; kept.moved = true; lassoSoon(); } }
+      else if (Math.hypot(x - outline[n - 2], y - outline[n - 1]) >= 2) { outline.push(x, y); kept.moved = true; lassoSoon(); }
     } else if (element === plot && !pinch) {
       const dx = here[0] - last[0], dy = here[1] - last[1];
       if (dims === 3 && event.buttons !== 2 && !event.shiftKey) { view.yaw += dx * .008; view.pitch = Math.max(-1.57, Math.min(1.57, view.pitch + dy * .008)); }
@@ -546,14 +780,14 @@ function render({ model, el }) {
   function tap(here, element, event) {   // a click takes one point, or with nothing under it none
     const hit = under(here, element, event.pointerType === "touch" ? 24 : 12);
     hover(hit);
-    if (hit < 0) { if (mode(event) === "new") { mark(null); commit(); } return; }
+    if (hit < 0) { if (mode(event) === "new") { mark(null); commit(); ask(-1); } return; }
     inside.fill(0); inside[hit] = 1;
-    mark(inside, mode(event), kept.selected); commit();
+    mark(inside, mode(event), kept.selected); commit(); ask(hit);
   }
   function under(here, element, reach = 12) {
     if (element === plot) { aim(); project(); return nearest(here[0], here[1], reach); }
     const cell = cellAt(here[0], here[1]);
-    return cell < 0 ? -1 : pointOf[cell];
+    return cell < 0 ? -1 : pointOfCell[cell];
   }
   const point = perFrame((here, element) => { if (!disposed && before) hover(under(here, element)); });
   for (const element of [plot, pictures]) {
@@ -582,11 +816,11 @@ function render({ model, el }) {
     const key = event.key, arrow = arrows[key];
     if (arrow && event.shiftKey && element === plot) { if (dims === 3) { view.yaw += arrow[0] * .12; view.pitch += arrow[1] * .12; } else { view.x -= arrow[0] * 40; view.y -= arrow[1] * 40; } redraw(); }
     else if (arrow) hover(hovered < 0 ? cursor : element === plot ? neighbour(...arrow) : nextCell(...arrow), true);
-    else if (key === "Enter" || key === " ") { if (hovered >= 0) { inside.fill(0); inside[hovered] = 1; mark(inside, selected[hovered] ? "less" : "more", selected); commit(); } }
-    else if (key === "Escape") { outline = null; mark(null); commit(); }
+    else if (key === "Enter" || key === " ") { if (hovered >= 0) { inside.fill(0); inside[hovered] = 1; mark(inside, selected[hovered] ? "less" : "more", selected); commit(); ask(hovered); } }
+    else if (key === "Escape") { outline = null; mark(null); commit(); ask(-1); setTool(tool); }
     else if ((key === "+" || key === "=" || key === "-") && element === plot) { zoomAt(key === "-" ? 1 / 1.25 : 1.25, width / 2, height / 2); redraw(); }
     else if (key === "0" && element === plot) home();
-    else if (key === "l" || key === "m") setTool(key === "l" ? "lasso" : "move");
+    else if (["l", "m", "r"].includes(key) && !event.ctrlKey && !event.metaKey) setTool({ l: "lasso", m: "move", r: "box" }[key]);
     else return;
     event.preventDefault();
     event.stopPropagation();             // JupyterLab has its own arrows
@@ -606,13 +840,16 @@ function render({ model, el }) {
     for (;;) {
       row += dy; column += dx;
       if (row < 0 || column < 0 || row >= grid.rows || column >= grid.columns) return hovered;
-      const next = pointOf[image * perImage + row * grid.columns + column];
+      const next = pointOfCell[image * perImage + row * grid.columns + column];
       if (next >= 0) return next;
     }
   }
-  function setTool(name) {
+  function setTool(name, event = null) {   // a finger scrolls the page past the plot until it presses a tool; pressing that tool again gives the page back
+    const touched = event?.pointerType === "touch";
+    root.dataset.finger = touched && !(root.dataset.finger === "yes" && tool === name) ? "yes" : "no";
     tool = name; root.dataset.tool = name;
-    toolButtons.forEach((b, i) => b.setAttribute("aria-pressed", String(["lasso", "move"][i] === name)));
+    toolButtons.forEach((b, i) => b.setAttribute("aria-pressed", String(Object.keys(TOOLS)[i] === name)));
+    if (touched) say(root.dataset.finger === "yes" ? `${name}: the finger draws; press again to scroll` : "the finger scrolls");
   }
 
   // --- layouts and steps
@@ -635,7 +872,10 @@ function render({ model, el }) {
     after = target;
     view.moved = before === after || still.matches ? 1 : 0;
     root.dataset.layout = layoutNow(); root.dataset.step = steps[stepNow()] ?? "";
+    if (colouring?.kind === "components") recolour(); else gather();
     feed();
+    if (asked() >= 0) ask(asked());
+    if (model.get("propagate")) findElsewhere();
     cancelAnimationFrame(animation);
     if (view.moved === 1) return;
     const from = performance.now();
@@ -669,7 +909,7 @@ function render({ model, el }) {
   base.onResize(plot, (w, t) => { if (w && t) { width = w; height = t; resize(); } });
   base.onResize(right, (w) => {
     if (!w) return;
-    const ratio = grid.height / grid.width, room = 440;
+    const ratio = grid.height / grid.width, room = Math.max(200, plot.clientHeight);
     let best = { side: 0 };
     for (let across = 1; across <= grid.images; across++) {
       const down = Math.ceil(grid.images / across), side = Math.min((w - (across - 1) * 4) / across, ((room - (down - 1) * 4) / down) / ratio, 3 * grid.width);
@@ -688,12 +928,21 @@ function render({ model, el }) {
   listen("step", () => { if (stepSlider && model.get("step") !== stepNow()) { stepSlider.set(model.get("step")); show(); } });
   const news = () => { progress.textContent = model.get("status"); root.dataset.status = model.get("status"); };
   listen("status", news); news();
+  listen("components cut", () => { model.get("components").forEach((c, k) => component[k].set(c)); cutSlider.set(model.get("cut")); if (colouring?.kind === "components") recolour(); });
+  listen("names density patches paint propagate", () => { for (const [key, one] of Object.entries(switches)) one.set(model.get(key)); paintVeil(); redraw(); redrawPictures(); });
+  listen("propagate votes", () => findElsewhere());
+  listen("nearest", () => ask(asked()));
+  listen("asked", () => { if (verdictOf !== asked()) ask(asked()); });
+  const follow = followLinks(base, ["step", "colour_by", "layout_shown", "components", "cut", "paint", "density", "names", "patches", "asked", "propagate", "nearest"]);
+  const showWords = () => { words.replaceChildren(...linkedText(model.get("text"), follow)); words.style.display = model.get("text") ? "" : "none"; };
+  listen("text", showWords); showWords();
   setTool("lasso"); paintLens();
   loadPicture(model.get("atlas")).then((image) => { atlas = image; redrawPictures(); root.dataset.ready = "yes"; });
   readLayouts();
   base.onTheme(() => recolour());
-  receive(); tell();
+  receive(); tell(); ask(asked(), false);
   root.pxw = { stats, view, get renderer() { return renderer; }, get selected() { return selected; }, at, cellBox, cells, colours, lasso: (o, on = plot) => { outline = o; outlineOn = on; kept = { how: "new", selected }; lasso(); outline = null; },
+    ask, nearestInFull, nearestOnPlane, findElsewhere, found, visible, get groups() { return groups; }, get propagatedRows() { return propagatedRows; }, get fullSpace() { return fullSpace; }, get onPlane() { return onPlane; }, savePicture,
     tileOf: tile, paint, redraw, get size() { return [width, height]; } };
   return () => { disposed = true; pause(); cancelAnimationFrame(animation); renderer.end(); base.cleanup(); };
 }

@@ -1,7 +1,7 @@
 // TrainingMonitor: curves, numbers and pictures of a run. Python sends rows as they come; nothing is drawn but canvases, once a frame.
 
 const RATE = "images_per_second", NAMES = { [RATE]: "images / s", lr: "learning rate" };
-const STATES = { waiting: "waiting", running: "running", following: "following", paused: "paused", stopping: "stopping", stopped: "stopped", finished: "finished", failed: "failed" };
+const STATES = { waiting: "waiting", running: "running", following: "following", paused: "paused", stopping: "stopping", stopped: "stopped", finished: "finished", failed: "failed", silent: "no sign of life", gone: "gone" };
 
 /** Numbers short enough for a small chart. */
 function short(v) {
@@ -143,8 +143,19 @@ function render({ model, el }) {
   const pictures = h("div", { class: "pxm-pictures", hidden: true }, caption, now, strip);
   root.append(h("div", { class: "pxm-top" }, badge, facts, h("span", { class: "pxm-buttons" }, pauseButton, stopButton)), progress, message, controls(smoothing.element, window_.element), grid, readout, pictures);
 
-  // --- what Python says
-  const status = () => model.get("status") || {};
+  // --- what Python says, and that it says something at all
+  const status = () => (silence ? { ...model.get("status"), ...silence } : model.get("status") || {});
+  const QUIET = 30_000;                // ms without a status, of a run that is not over, after which the kernel counts as gone
+  let heard = performance.now(), heardAt = new Date(), silence = null;
+  function takeStatus() { heard = performance.now(); heardAt = new Date(); silence = null; showStatus(); }
+  function checkKernel(now = performance.now()) {
+    const said = model.get("status") || {};
+    if (!said.looked || now - heard < QUIET || silence) return;
+    silence = { state: "silent", controls: false, eta: 0, message: `No word from Python since ${heardAt.toLocaleTimeString("en-GB")}: the kernel is busy, was restarted, or is gone. Last heard: ${said.state}.` };
+    showStatus();
+  }
+  const watch = setInterval(checkKernel, 5000);
+  base.onCleanup(() => clearInterval(watch));
   function showStatus() {
     const s = status(), done = s.total ? Math.min(1, (s.step + 1) / s.total) : null;
     root.dataset.state = s.state;
@@ -159,7 +170,7 @@ function render({ model, el }) {
     if (done !== null) { bar.style.width = `${100 * done}%`; progress.setAttribute("aria-valuenow", Math.round(100 * done)); }
     message.textContent = s.message || ""; message.hidden = !s.message; message.classList.toggle("pxm-bad", s.state === "failed");
     pauseButton.textContent = s.state === "paused" ? "Resume" : "Pause";
-    const over = !["running", "paused", "stopping"].includes(s.state);
+    const over = !["running", "paused", "stopping", "silent"].includes(s.state);
     root.querySelector(".pxm-buttons").hidden = !s.controls;
     pauseButton.disabled = over || s.state === "stopping"; stopButton.disabled = over || s.state === "stopping";
   }
@@ -211,16 +222,18 @@ function render({ model, el }) {
     const row = table.rowOf(cursor);
     return `step ${table.at(row, 0)}: ` + [...charts.keys()].map((name) => `${NAMES[name] || name} ${short(table.at(row, columns.indexOf(name)))}`).join(", ");
   }
-  function point(event) {
-    const card = event.target.closest(".pxm-card");
-    if (!card || !geometry || !table.count) return;
-    const box = card.querySelector("canvas").getBoundingClientRect(), share_ = (event.clientX - box.left - geometry.left) / Math.max(1, box.width - 6 - geometry.left);
+  function point(event, card = event.target.closest(".pxm-card")) {
+    if (!card || !geometry || !table.count) return false;
+    const canvas = card.querySelector("canvas"), along = (pointOf(event, canvas)[0] - geometry.left) / Math.max(1, geometry.right - geometry.left);
     const end = table.at(table.count - 1, 0), begin = span ? Math.max(table.at(0, 0), end - span + 1) : table.at(0, 0);
-    cursor = table.at(table.rowOf(Math.round(begin + Math.min(1, Math.max(0, share_)) * (end - begin))), 0);
+    cursor = table.at(table.rowOf(Math.round(begin + Math.min(1, Math.max(0, along)) * (end - begin))), 0);
     redraw();
+    return true;
   }
   const release = () => { cursor = null; picked = null; redraw(); showPicture(); };
-  grid.addEventListener("pointermove", point, { signal }); grid.addEventListener("pointerdown", point, { signal });
+  grid.addEventListener("pointermove", (event) => { if (event.pointerType !== "touch" && !event.buttons) point(event); }, { signal });
+  let card = null;                     // where a press began: the grid holds the pointer from then on
+  pressAndDrag(grid, { start(event) { card = event.target.closest(".pxm-card"); return point(event, card); }, move(event) { point(event, card); } }, signal);
   grid.addEventListener("pointerleave", (event) => { if (event.pointerType === "mouse" && document.activeElement !== grid) release(); }, { signal });
   grid.addEventListener("blur", release, { signal });
   grid.addEventListener("keydown", (event) => {
@@ -287,10 +300,10 @@ function render({ model, el }) {
   function takeSources() { if (model.get("sources")) loadPicture(model.get("sources")).then((image) => { sources = image; drawSources(); }); }
 
   // --- start
-  root.pxw = { stats, table, redraw, paint, hear: (content, buffers) => takePart(content, buffers), get charts() { return charts; }, get cursor() { return cursor; } };
+  root.pxw = { stats, table, redraw, paint, checkKernel, hear: (content, buffers) => takePart(content, buffers), get charts() { return charts; }, get cursor() { return cursor; } };
   const hear = (content, buffers) => takePart(content, buffers || []);
   model.on("msg:custom", hear); base.onCleanup(() => model.off("msg:custom", hear));
-  listen("status", showStatus); listen("rows", takeAll); listen("picture_steps", takePictures); listen("sources", takeSources); listen("collapse_below", redraw);
+  listen("status", takeStatus); listen("rows", takeAll); listen("picture_steps", takePictures); listen("sources", takeSources); listen("collapse_below", redraw);
   showStatus(); takeAll(); takePictures(); takeSources(); base.onTheme(() => redraw());
   model.send({ kind: "rows", have: table.count });
   return () => { disposed = true; clearTimeout(asked); base.cleanup(); };

@@ -113,7 +113,7 @@ function render({ model, el }) {
   const key = (svg, text) => { const s = h("span"); s.innerHTML = `<svg width="16" height="12" viewBox="0 0 16 12" aria-hidden="true">${svg}</svg>`; s.append(text); return s; };
   const square = (colour) => `<rect x="3" y="1" width="10" height="10" fill="${colour}"/>`, HATCH = '<path d="M3 11 13 1M3 6 8 1M8 11 13 6" stroke="#cc79a7" stroke-width="1.8"/>';
   const legend = h("div", { class: "pxw-legend" }, key(square("#56b4e9"), "found foreground"), key(square("#e69f00"), "background taken for foreground"), key(HATCH, "missed foreground"), key('<rect x="3" y="1" width="10" height="10" fill="none" stroke="#000" stroke-width="3"/><rect x="3" y="1" width="10" height="10" fill="none" stroke="#fff" stroke-width="1.5"/>', "true foreground, at cells"),
-    h("span", {}, "drag the line in the histogram, or ", h("kbd", {}, "←→")));
+    h("span", { class: "pxw-screen" }, "drag the line in the histogram, or ", h("kbd", {}, "←→")));
   box.root.append(...(model.get("label") ? [h("div", { class: "pxw-caption" }, h("b", {}, model.get("label")))] : []), controls(pick.element, second.element, walk.element, anchors.element), controls(cut.element, best), stage, below, legend);
 
   // ------------------------------------------------------------ drawing
@@ -138,10 +138,11 @@ function render({ model, el }) {
     const fitted = fitCanvas(one);
     if (!fitted) return;
     const [context, wide, tall] = fitted;
+    const dense = context.getTransform().a, onPixel = (v) => Math.round(v * dense) / dense;     // cells that meet at a whole pixel show no seam
     context.globalAlpha = 0.62;
     for (const i of layer.known) {
       const [x, y, w, t] = cellBox(layer, i, wide, tall), kind = counted.found[i];
-      if (kind === 1 || kind === 2) { context.fillStyle = kind === 1 ? "#56b4e9" : "#e69f00"; const a = Math.round(2 * x) / 2, b = Math.round(2 * y) / 2; context.fillRect(a, b, Math.round(2 * (x + w)) / 2 - a, Math.round(2 * (y + t)) / 2 - b); }
+      if (kind === 1 || kind === 2) { context.fillStyle = kind === 1 ? "#56b4e9" : "#e69f00"; const a = onPixel(x), b = onPixel(y); context.fillRect(a, b, onPixel(x + w) - a, onPixel(y + t) - b); }
       else if (kind === 3) {
         context.save(), context.beginPath(), context.rect(x, y, w, t), context.clip(), context.beginPath();
         for (let d = -t; d < w; d += 5) { context.moveTo(x + d, y + t); context.lineTo(x + d + t, y); }
@@ -168,7 +169,7 @@ function render({ model, el }) {
     const bins = (values) => { const out = new Float64Array(BINS); for (const v of values) out[Math.min(BINS - 1, Math.max(0, Math.floor((v * layer.unit - from) / step)))] += 1 / values.length; return out; };
     return { from, to, same: bins(result.same), other: bins(result.other) };
   }
-  const EDGE = { left: 10, right: 10, top: 24, bottom: 34 };
+  const EDGE = { left: 10, right: 10, top: 32, bottom: 34 };
   function drawPlot(plot, layer, result, threshold) {
     const fitted = fitCanvas(plot);
     if (!fitted) return;
@@ -197,11 +198,11 @@ function render({ model, el }) {
       context.strokeStyle = colour, context.lineWidth = 1.5, context.stroke(path);
     }
     const t = Math.min(Math.max(X(threshold), EDGE.left), wide - EDGE.right);
-    context.fillStyle = text, context.fillRect(t - 1, EDGE.top - 4, 2, room + 8);
-    context.beginPath(), context.arc(t, EDGE.top - 4, 6, 0, 7), context.fill();
+    context.fillStyle = text, context.fillRect(t - 1, EDGE.top - 16, 2, room + 20);
+    context.beginPath(), context.arc(t, EDGE.top - 18, 6, 0, 7), context.fill();
     context.textAlign = t > wide - 70 ? "right" : "left";
     context.font = "600 11.5px system-ui, sans-serif";
-    context.fillText(threshold.toFixed(3), t + (t > wide - 70 ? -11 : 11), EDGE.top - 4 + 4);
+    context.fillText(threshold.toFixed(3), t + (t > wide - 70 ? -11 : 11), EDGE.top - 14);
   }
 
   function update() {
@@ -236,7 +237,7 @@ function render({ model, el }) {
   const listen = (element, name, f) => element.addEventListener(name, f, { signal: box.signal });
   function pointAt([x, y]) { put({ anchors: "cell", pixel: [Math.min(Math.floor(x * width), width - 1), Math.min(Math.floor(y * height), height - 1)] }); }
   listen(picture.element, "click", (event) => pointAt(shareOf(event, picture.element)));
-  listen(picture.element, "pointermove", (event) => { if (event.buttons & 1 || model.get("anchors") === "cell" && event.pointerType === "mouse" && !now.fixed) pointAt(shareOf(event, picture.element)); });
+  listen(picture.element, "pointermove", (event) => { if (event.pointerType !== "touch" && event.buttons & 1 || model.get("anchors") === "cell" && event.pointerType === "mouse" && !now.fixed) pointAt(shareOf(event, picture.element)); });
   listen(picture.element, "click", () => { now.fixed = !now.fixed; });
   listen(picture.element, "keydown", (event) => {
     const moves = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
@@ -249,9 +250,8 @@ function render({ model, el }) {
     event.preventDefault(), event.stopPropagation();
   });
   plots.forEach((plot, n) => {
-    const drag = (event) => { if (!(event.buttons & 1)) return; const [x] = shareOf(event, plot.element), wide = plot.element.clientWidth, { from, to } = plot.range; setThreshold(now.shown[n].layer, from + ((x * wide - EDGE.left) / (wide - EDGE.left - EDGE.right)) * (to - from)); };
-    listen(plot.element, "pointerdown", (event) => { plot.element.setPointerCapture(event.pointerId); drag(event); });
-    listen(plot.element, "pointermove", drag);
+    const drag = (event) => { const [x] = shareOf(event, plot.element), wide = plot.element.clientWidth, { from, to } = plot.range; setThreshold(now.shown[n].layer, from + ((x * wide - EDGE.left) / (wide - EDGE.left - EDGE.right)) * (to - from)); };
+    pressAndDrag(plot.element, { start: drag, move: drag }, box.signal);
     listen(plot.element, "keydown", (event) => {
       const step = { ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1 }[event.key];
       if (!step) return;

@@ -37,7 +37,7 @@ def unit_rows(n, seed=0):
 # ---- the contestants: prepare(n, k) → a function that returns (inertia or None) -------------------------------------
 
 def fit_ours(n, k, given=True):
-    from pixcl_nb.auxiliary import cluster_features
+    from pixcl_nb.positives.clustering import cluster_features
     rows = unit_rows(n)
     init = rows[:k].clone() if given else None
     cluster_features(rows[:5000], k)
@@ -51,7 +51,7 @@ def fit_sklearn(n, k, given=True):
     return lambda: float(KMeans(k, init=init, n_init=1, max_iter=20, tol=0, algorithm="lloyd", random_state=0).fit(rows).inertia_) / n
 
 def assign_ours(n, k):
-    from pixcl_nb.auxiliary import nearest
+    from pixcl_nb.positives.clustering import nearest
     rows = unit_rows(n)
     nearest(rows[:5000], rows[:k])
     return lambda: nearest(rows, rows[:k])
@@ -67,7 +67,8 @@ def assign_sklearn(n, k):
 def stream(n, k):
     import torch
     from torch import nn
-    from pixcl_nb.auxiliary import Labeller, label_images, write_ids
+    from pixcl_nb.positives.auxiliary_labels import label_images, write_ids
+    from pixcl_nb.positives.clustering import Labeller
     class Scenes:
         "Random images, made when asked for: nothing is held."
         extents = None

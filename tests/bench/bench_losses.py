@@ -34,28 +34,28 @@ def pixels(n, device):
     return dict(rows=rows, y=y.to(device))
 
 def ours_supcon(rows, y):
-    from pixcl_nb.losses import pixel_contrast
+    from pixcl_nb.losses.label_losses import pixel_contrast
     return pixel_contrast(rows[None], y[None], form="supcon", temperature=TAU)
 
 def ours_released(rows, y):
-    from pixcl_nb.losses import pixel_contrast
+    from pixcl_nb.losses.label_losses import pixel_contrast
     return pixel_contrast(rows[None], y[None], form="released_within", temperature=TAU)
 
 def triton_supcon(rows, y):
-    from pixcl_nb.streaming import use_backend
+    from pixcl_nb.losses.streaming import use_backend
     with use_backend("triton"): return ours_supcon(rows, y)
 
 def triton_released(rows, y):
-    from pixcl_nb.streaming import use_backend
+    from pixcl_nb.losses.streaming import use_backend
     with use_backend("triton"): return ours_released(rows, y)
 
 def ours_paper(rows, y):
     "Anchors and contrast are one set of rows here, each with a gradient of its own side."
-    from pixcl_nb.losses import pixel_contrast
+    from pixcl_nb.losses.label_losses import pixel_contrast
     return pixel_contrast(rows[None], y[None], rows[None], y[None], form="paper_within", temperature=TAU)
 
 def triton_paper(rows, y):
-    from pixcl_nb.streaming import use_backend
+    from pixcl_nb.losses.streaming import use_backend
     with use_backend("triton"): return ours_paper(rows, y)
 
 def dense_paper(rows, y):
@@ -115,7 +115,7 @@ def cells(images, device):
     return dict(q=q, k=k, match=torch.randint(0, 49, (images, 49)).to(device), queue=torch.nn.functional.normalize(make(65536, D), dim=1).to(device))
 
 def ours_densecl(q, k, match, queue):
-    from pixcl_nb.losses import densecl_loss
+    from pixcl_nb.methods.densecl import densecl_loss
     return densecl_loss(q, k, match, queue)
 
 def matched_rows(q, k, match):

@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from pixcl_nb.claims import step_times
-from pixcl_nb.methods import create_method
-from pixcl_nb.views import ViewConfig
+from pixcl_nb.experiments.claims import step_times
+from pixcl_nb.methods.contract import create_method
+from pixcl_nb.images.views import ViewConfig
 
 # name: encoder, side of a view, batch, queue, needs a GPU
 CASES = {"tiny-96": ("pixcl_tiny", 96, 32, 2048, False), "resnet18-96": ("resnet18", 96, 64, 4096, False), "resnet18-224": ("resnet18", 224, 16, 4096, False),

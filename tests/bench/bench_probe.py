@@ -11,9 +11,9 @@ import time
 
 import torch
 
-from pixcl_nb.data import load_data
-from pixcl_nb.encoders import create_encoder
-from pixcl_nb.evaluation import linear_probe
+from pixcl_nb.images.data import load_data
+from pixcl_nb.networks.encoders import create_encoder
+from pixcl_nb.evaluation.probe import linear_probe
 
 
 def data(root, split, count):

@@ -18,8 +18,8 @@ from skimage import data as photos
 from sklearn.datasets import load_sample_image
 from torchvision.io import ImageReadMode, decode_jpeg
 
-from pixcl_nb.compose import CopyPasteConfig, copy_paste
-from pixcl_nb.views import ViewConfig, apply_view, draw_view, random_view
+from pixcl_nb.images.compositor import CopyPasteConfig, copy_paste
+from pixcl_nb.images.views import ViewConfig, apply_view, draw_view, random_view
 
 
 GOALS = {"ours: 3 decodes, 4 views": 3., "ours: 1 decode, 2 views": 6.5}     # of issue 8

@@ -40,7 +40,7 @@ def test_the_students_zip(packs):
     assert re.search(r"^torch==[\d.]+$", archive.read("student/requirements.lock").decode(), re.M) and "pixcl" not in archive.read("student/requirements.lock").decode()
     archive.extractall(folder/"unzipped")
     setup = marked_cells(MASTERS[ONE])["start"]["source"]
-    done = subprocess.run([sys.executable, "-c", setup + "\nfrom pixcl_nb.data import load_data\nprint(len(load_data('samples')))"], cwd=folder/"unzipped"/"student", capture_output=True, text=True, env={"PATH": "/usr/bin:/bin"})
+    done = subprocess.run([sys.executable, "-c", setup + "\nfrom pixcl_nb.images.data import load_data\nprint(len(load_data('samples')))"], cwd=folder/"unzipped"/"student", capture_output=True, text=True, env={"PATH": "/usr/bin:/bin"})
     assert done.returncode == 0 and int(done.stdout) > 0, done.stderr
 
 

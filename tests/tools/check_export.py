@@ -18,8 +18,8 @@ from pathlib import Path
 
 import torch
 
-from pixcl_nb.encoders import create_encoder
-from pixcl_nb.export import dilations, export_encoder, feature_gap, resnet_kind
+from pixcl_nb.networks.encoders import create_encoder
+from pixcl_nb.experiments.export import dilations, export_encoder, feature_gap, resnet_kind
 
 NETWORKS = [("mmseg", "resnet18", 32), ("mmseg", "resnet50", 32), ("mmseg", "resnet50", 16), ("mmseg", "resnet50", 8), ("mmseg", "resnet50c", 16), ("mmseg", "resnet50d", 32),
             ("detectron2", "resnet18", 32), ("detectron2", "resnet50", 32), ("detectron2", "resnet101", 32)]

@@ -12,8 +12,8 @@ from pathlib import Path
 from safetensors.torch import save
 
 from pixcl_nb.checks import atomic_write
-from pixcl_nb.encoders import compress_state
-from pixcl_nb.training import last_checkpoint
+from pixcl_nb.networks.encoders import compress_state
+from pixcl_nb.training.checkpoints import last_checkpoint
 
 out = Path(__file__).parents[2] / "data_samples" / "checkpoints"
 for name in ("moco", "densecl", "cp2", "label", "auxiliary"):

@@ -44,7 +44,7 @@ def record(page_file, corners=CORNERS, between=5, width=660):
     return frames
 
 
-def save(frames, path, milliseconds=180, colours=80):
+def save(frames, path, milliseconds=180, colours=232):
     "One GIF with one palette, so that only what changes is stored again."
     height = min(frame.height for frame in frames)
     frames = [frame.crop((0, 0, frame.width, height)) for frame in frames]

@@ -2,7 +2,7 @@
 """Execute notebooks in place, the nbdev way: cells with a test flag (`#| slow`, `#| cuda`, `#| notest`) or
 `#| eval: false` are left alone *with their outputs*, unless the flag is asked for.
 
-    python tests/tools/run_notebook.py nbs/00_data.ipynb [more.ipynb ...] [--flags slow cuda]
+    python tests/tools/run_notebook.py nbs/1_images/11_data.ipynb [more.ipynb ...] [--flags slow cuda]
 
 nbclient on its own would run a CUDA cell on a laptop, and `nbdev_test` runs the right cells but keeps no outputs;
 this does both, then strips widget state and execution metadata so that the diff is only what changed.
