@@ -46,10 +46,13 @@ from .training.settings import choose_device, TrainConfig
 
 # %% ../nbs/9_experiments/97_cli.ipynb #ef35d409
 def field_comments(config)->dict:
-    "The comment behind each field of a dataclass, by name, as its source has it."
-    try: source = inspect.getsource(config)
-    except (OSError, TypeError): return {}
-    return dict(re.findall(r"^    (\w+)\s*:.*?#\s*(.+?)\s*$", source, re.M))
+    "The comment behind each field of a dataclass, inherited ones too, by name, as its source has it."
+    comments = {}
+    for part in reversed(config.__mro__[:-1]):
+        try: source = inspect.getsource(part)
+        except (OSError, TypeError): continue
+        comments |= dict(re.findall(r"^    (\w+)\s*:.*?#\s*(.+?)\s*$", source, re.M))
+    return comments
 
 def add_fields(
     parser, # an argparse parser

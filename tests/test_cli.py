@@ -178,7 +178,7 @@ def test_rerun_is_exit_0_for_equal_bits_and_3_for_others(trained, tmp_path, caps
 
 
 def test_evaluate_every_protocol_and_saves_the_report(trained, samples, tmp_path, capsys):
-    fast = "--set linear_probe.pixels=500 --set linear_probe.iterations=5 --set retrieve.memory_size=500 --set cluster.cells=500 --set overcluster.cells=500 --set spread.cells=200 --steps 2 --set finetune.batch_size=4"
+    fast = "--set linear_probe.pixels=500 --set linear_probe.iterations=5 --set retrieve.memory_size=500 --set cluster.cells=500 --set overcluster.cells=500 --set rank.cells=200 --steps 2 --set finetune.batch_size=4"
     code, out, error = told(f"evaluate {trained} --protocols all pck --data samples --root {samples} {fast} --out {tmp_path}/report.json", capsys)
     assert code == 0, error
     report = json.loads((tmp_path / "report.json").read_text())

@@ -44,10 +44,10 @@ def test_finetuning_recipes(name):
     import inspect
     from pixcl_nb.images.data import load_data
     from pixcl_nb.networks.encoders import create_encoder
-    from pixcl_nb.evaluation.finetuning import finetune
+    from pixcl_nb.evaluation.finetuning import FinetuneSettings, finetune
     values = finetune_values(name)
     assert all(TAG.match(source) for _, source in FINETUNES[name][1].values()) and yaml.safe_load(recipe_text(name))["finetune"]["lr"] == values["finetune"]["lr"]
-    assert set(values["finetune"]) <= set(inspect.signature(finetune).parameters)
+    assert set(values["finetune"]) <= {*inspect.signature(finetune).parameters, *FinetuneSettings.__dataclass_fields__}
     few = load_data("samples", split="val").subset(range(4))
     options = {**values["finetune"], "steps": 2, "batch_size": 2, "crop": (64, 64), "window": (64, 64) if "window" in values["finetune"] else None}
     assert 0 <= finetune(create_encoder("pixcl_tiny"), few, few, **options).miou <= 1
