@@ -209,7 +209,7 @@ def test_kernels_compile_for_a_gpu_that_is_not_here(precision):
     triton = pytest.importorskip("triton")
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
-    from pixcl_nb import streaming_triton as kernels
+    from pixcl_nb.losses import triton as kernels
     sizes = kernels.block_sizes(128) | {"PRECISION": precision}
     run = {name: sizes.pop(name) for name in ("num_stages", "num_warps")}
     relation = dict(PAIRS=2, MYSELF=True, OTHER_IMAGE=True, BAGS=True)

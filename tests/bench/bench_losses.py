@@ -191,7 +191,7 @@ def run_case(problem, name, size, repeats, device, threads, clock, precision):
     if problem == "matmul": return matmul_rate(device, threads, clock)
     torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
     if name == "triton":
-        from pixcl_nb import streaming_triton
+        from pixcl_nb.losses import triton as streaming_triton
         streaming_triton.PRECISION["name"] = precision
     make, losses = CASES[problem]
     def once(arguments):
