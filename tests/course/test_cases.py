@@ -450,13 +450,13 @@ def info_nce(logits):
     for place in (".", "/tmp", "/dev/shm", "/dev", "/", "/var/tmp", "/course", "/usr", "/run"):
         for i in range(40):
             try:
-                with open(f"{place}/pixcl-case-{i}", "wb") as f: total += f.write(bytes(20 * 2**20))
+                with open(f"{place}/pixcl-case-{len(done)}-{i}", "wb") as f: total += f.write(bytes(20 * 2**20))
             except OSError as e: done.append((place, i, e.errno)); break
     raise RuntimeError(f"WROTE {total >> 20} MB {done}")'''
     marked = attack(source, Limits(seconds=20, total_seconds=60, disk=128))
     wrote = int(re.search(r"WROTE (\d+) MB", question(marked, "loss-seen").why)[1])
     assert 60 <= wrote <= 128 and marked.points == 20
-    assert not any(os.path.exists(f"{place}/pixcl-case-0") for place in ("/tmp", "/dev/shm", "/var/tmp"))
+    assert not any(os.path.exists(f"{place}/pixcl-case-0-0") for place in ("/tmp", "/dev/shm", "/var/tmp"))
 
 
 def test_network_environment_other_processes_other_work(tmp_path, monkeypatch):
