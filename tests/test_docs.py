@@ -154,7 +154,8 @@ def secrets():
     for name, path in find_masters(ROOT / "nbs" / "assignments").items():
         master = read_notebook(path)
         hidden = set().union(*(regions(cell["source"], what) for cell in master["cells"] for what in ("SOLUTION", "HIDDEN TESTS")))
-        hidden -= sources(student_copy(master))
+        shown = "\n".join(cell["source"] for cell in student_copy(master)["cells"])        # a folded line may be part of a line that students see
+        hidden = {line for line in hidden if line not in shown}
         found[name] = (hidden, {line for line in hidden if line not in library})
     return found
 
