@@ -39,7 +39,7 @@ class Limits:
     seconds:float = 10         # for one marked cell, or one call of one of its functions
     total_seconds:float = 180  # for all marked cells and calls
     own_seconds:float = 60     # for all cells of the student's own; they cost no points
-    memory:int = 1024          # MB beyond what torch itself takes
+    memory:int = 640           # MB beyond what torch itself takes
     processes:int = 48         # processes and threads
     disk:int = 256             # MB of files in all; shared memory has a quarter of it
 
