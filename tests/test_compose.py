@@ -1,4 +1,4 @@
-"pixcl_nb.compose: exact composition, the released rectangles' numbers, the leakless ones, backgrounds, objects, bad input."
+"pixcl_nb.images.compositor: exact composition, the released rectangles' numbers, the leakless ones, backgrounds, objects, bad input."
 import pytest
 import torch
 import torch.nn.functional as F

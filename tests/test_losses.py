@@ -1,4 +1,4 @@
-"pixcl_nb.losses: golden numbers, loops, bad input, edges."
+"pixcl_nb.losses, densecl and cp2: golden numbers, loops, bad input, edges."
 import itertools
 import os
 import shutil

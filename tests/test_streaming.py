@@ -1,4 +1,4 @@
-"pixcl_nb.streaming: kernels against full matrices, tiles against all pairs, memory, precision."
+"pixcl_nb.losses.streaming: kernels against full matrices, tiles against all pairs, memory, precision."
 import itertools
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"pixcl_nb.views: geometry against torch and a ramp, colours against PIL, both forms against each other, randomness, bad input."
+"pixcl_nb.images.views: geometry against torch and a ramp, colours against PIL, both forms against each other, randomness, bad input."
 import math
 from dataclasses import replace
 

@@ -142,7 +142,7 @@ function render({ model, el }) {
     const views = SIDES.map((side) => `${side} = compose(studio.view("${side}", ${JSON.stringify(model.get("foreground"))}), studio.view("${side}", ${JSON.stringify(model.get(side).background)}), ${side}_mask)`);
     const [a, b] = SIDES.map((side) => model.get(side)), span = (word) => `(${number(Math.min(a[word], b[word]))}, ${number(Math.max(a[word], b[word]))})`;
     const block = now.shape === "object" ? 'shape="object"' : `area=${span("area")}, aspect=${span("aspect")}, position="${model.get("position")}"`;
-    return ["from pixcl_nb.compose import CopyPasteConfig, compose, mask_at_stride", "from pixcl_nb.widgets.copy_paste import block_mask", "", "# this pair; studio is this widget", ...pair, ...views,
+    return ["from pixcl_nb.images.cells import mask_at_stride", "from pixcl_nb.images.compositor import CopyPasteConfig, compose", "from pixcl_nb.widgets.copy_paste import block_mask", "", "# this pair; studio is this widget", ...pair, ...views,
       `query_cells, key_cells = mask_at_stride(query_mask, ${now.stride}), mask_at_stride(key_mask, ${now.stride})`, "", "# for training: such pairs, drawn at random by copy_paste(images, config, generator)",
       tooThin() ? `# CopyPasteConfig refuses these blocks: one may be thinner than the stride of ${now.stride} and miss every cell` : `config = CopyPasteConfig(size=${extent}, ${block}, stride=${now.stride})`].join("\n");
   }
