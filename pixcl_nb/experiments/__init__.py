@@ -6,6 +6,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "claims": ['ALWAYS', 'ARMS', 'Arm', 'Bench', 'ClaimsConfig', 'LABELLINGS', 'Labelling', 'MEASURED', 'ROWS', 'Row', 'SCALES', 'compare', 'paired', 'run_claims', 'verdict'],
     "demo": ['run_demo'],
     "export": ['ExportReport', 'export_encoder'],
-    "recipes": ['BATCH', 'COCO', 'FINETUNE', 'FINETUNES', 'GROUP', 'IMAGENET', 'NoiseData', 'RECIPES', 'Recipe', 'bill', 'dry_run', 'finetune_values', 'norm_groups', 'plain_lines', 'recipe', 'recipe_bill', 'recipe_text', 'recipe_values', 'sourced_yaml', 'yaml_word'],
+    "recipes": ['FINETUNES', 'GROUP', 'NoiseData', 'RECIPES', 'Recipe', 'bill', 'dry_run', 'finetune_values', 'norm_groups', 'plain_lines', 'recipe', 'recipe_bill', 'recipe_text', 'recipe_values'],
     "runs": ['RunConfig', 'load_run', 'read_config', 'rerun', 'run', 'run_config'],
 })
