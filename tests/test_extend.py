@@ -174,7 +174,7 @@ def test_a_method_is_named_by_its_module(monkeypatch):
 def brightness_correlation(encoder, head, train, test, seed, options):
     "A protocol: the largest correlation of any channel with the brightness of its cell."
     images = torch.stack([test[index][0] for index in range(options.get("images", 4))])
-    maps = encode(encoder, images)
+    maps = encode(encoder, images).detach()
     grey = torch.nn.functional.adaptive_avg_pool2d(images.float().mean(1, keepdim=True), maps.shape[-2:])
     columns = torch.cat([grey, maps], 1).transpose(0, 1).flatten(1)
     return {"correlation": float(torch.corrcoef(columns)[0, 1:].abs().nan_to_num().max())}
@@ -213,7 +213,7 @@ class CellCounter(PixelWidget):
 
     def picture(self):
         figure, axes = new_figure(1, 1, 3, 1)
-        np.ravel(axes)[0].imshow(self.cells > self.threshold)
+        np.ravel(axes)[0].imshow((self.cells > self.threshold).numpy())
         return figure
 
 
