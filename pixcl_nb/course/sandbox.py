@@ -260,7 +260,6 @@ def prepare():
     if "PIXCL_SANDBOX" in os.environ: leave_root()
     for name in PRELOAD: importlib.import_module(name)
     torch.set_num_threads(1)                             # a fork must not inherit a pool of threads
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     return student_shell()
 
@@ -277,9 +276,10 @@ def serve(
         if not data: os._exit(0)
         if "PIXCL_SANDBOX" in os.environ:                # what the last one left behind ends
             with contextlib.suppress(OSError): os.kill(-1, signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]: pass
         if os.fork() == 0:
             control.close()
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             set_limits(limits)
             try: student_process(socket.socket(fileno=handles[0]), shell)
             finally: os._exit(1)
@@ -471,7 +471,8 @@ def stop(
 ):
     "End everything inside."
     if sandbox.process is None: return
-    sandbox.control.close()
+    sandbox.control.close()                   # a server that still listens ends
+    with contextlib.suppress(subprocess.TimeoutExpired): sandbox.process.wait(.5)
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(sandbox.process.pid, signal.SIGKILL)
     sandbox.process.wait()

@@ -3,7 +3,9 @@ import atexit
 import functools
 import json
 import os
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 from unittest import mock
 
@@ -95,8 +97,20 @@ def write(folder, files):
     return Path(folder)
 
 
-def mark_files(folder, files, limits=QUICK, say=lambda line: None, fresh=False, **more):
-    "(results, the course's folder) of files marked as a class; fresh: with a sandbox's start for each, as `pixcl grade` does."
-    with mock.patch.object(gradebook, "sandbox_for", functools.partial(lend, fresh=fresh)):
-        results = gradebook.mark_folder(write(Path(folder)/"in", files), Path(folder)/"course", ROOT/"nbs"/"assignments", limits, say=say, **more)
-    return results, Path(folder)/"course"
+@functools.cache
+def blank_course():
+    "An instructor's folder with nothing handed in, made once: nbgrader's database and its copy of assignment 1."
+    folder = tempfile.TemporaryDirectory()
+    gradebook.generate_assignments(Path(folder.name), {ONE: MASTERS[ONE]})
+    return folder
+
+
+def mark_files(folder, files, limits=QUICK, say=lambda line: None, fresh=(), **more):
+    "(results, the course's folder) of files marked as a class; fresh: whose sandboxes are started anew, as `pixcl grade` starts everybody's."
+    course = Path(folder)/"course"
+    if not (course/"gradebook.db").exists(): shutil.copytree(blank_course().name, course, dirs_exist_ok=True)
+    def mark_one(notebook, master, sandbox, student, assignment):
+        return mark_notebook(notebook, master, lend(master, limits, fresh=student in fresh), student, assignment)
+    with mock.patch.multiple(gradebook, sandbox_for=lend, mark_notebook=mark_one):
+        results = gradebook.mark_folder(write(Path(folder)/"in", files), course, ROOT/"nbs"/"assignments", limits, say=say, **more)
+    return results, course

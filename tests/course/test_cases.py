@@ -465,7 +465,7 @@ def seen():
     out["files"] = [p for p in ({str(tmp_path)!r}, {str(ROOT)!r} + "/.git", {str(ROOT)!r} + "/nbs", {str(ROOT)!r} + "/pixcl_nb", {str(ROOT)!r} + "/tests", "/etc/passwd", "/home") if os.path.exists(p)]
     return out
 def info_nce(logits): raise RuntimeError("SEEN " + str(seen()))'''
-    results, _ = mark_files(tmp_path, {"sly/1_info_nce.ipynb": bare(paper(ONE, {"loss": source})), "ann/1_info_nce.ipynb": bare(paper(ONE))}, fresh=True)
+    results, _ = mark_files(tmp_path, {"sly/1_info_nce.ipynb": bare(paper(ONE, {"loss": source})), "ann/1_info_nce.ipynb": bare(paper(ONE))}, fresh=["sly"])
     marked = next(m for m in results if m.student == "sly")
     seen = ast.literal_eval(re.search(r"\{.*\}", question(marked, "loss-seen").why).group())
     assert seen["uid"] == 65534 and not seen["secret"] and not seen["net"] and seen["pids"] < 8 and not seen["environ"] and not seen["files"], seen
