@@ -511,7 +511,8 @@ def victim(tmp_path, monkeypatch):
 def in_victim(place, files):
     "Mark files from that checkout; the questions' texts."
     write(place.parent/"in", files)
-    program = ("import json, sys; from pixcl_nb.course.gradebook import mark_folder; from pixcl_nb.course.sandbox import Limits\n"
+    program = ("import json, sys; from pixcl_nb.course import capstone; from pixcl_nb.course.gradebook import mark_folder; from pixcl_nb.course.sandbox import Limits\n"
+               "capstone.measure_recipe = lambda *recipe: .17\n"
                "for m in mark_folder(sys.argv[1], sys.argv[2], limits=Limits(seconds=8), say=lambda line: None):\n"
                "    print(json.dumps([m.student, m.points, {q.id: [q.points, q.why] for q in m.questions}, m.remarks]))")
     done = subprocess.run([sys.executable, "-c", program, str(place.parent/"in"), str(place.parent/"out")], cwd=place, capture_output=True, text=True,
@@ -539,7 +540,7 @@ def info_nce(logits):
 
 
 def test_planted_scores_are_worthless(victim):
-    "Files in every place where the capstone keeps its scores; one step of training earns what one step is worth."
+    "Files in every place where the capstone keeps its scores: what the marking run measures counts (here .17 for everything)."
     source = f'''import glob, json, os
 from pixcl_nb.course import capstone
 MINE = dict(lr=.0601, steps=1, warmup_steps=1, batch_size=4, crop=48, queue_size=32)
@@ -556,7 +557,7 @@ def recipe(): return MINE'''
     points, text = rows[0][2]["curve-hidden"]
     assert 0 <= points < 15 and not list((victim/"runs"/"capstone").iterdir()), rows
     scores = [json.loads(path.read_text())["miou"] for path in (victim.parent/"out"/"capstone").glob("score-*.json")]
-    assert len(scores) == 3 and max(scores) < .3
+    assert scores == [.17] * 3
 
 
 def test_students_are_given_no_checkout():
