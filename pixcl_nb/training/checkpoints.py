@@ -511,7 +511,8 @@ class RunFolder(OpenedFolder):
         bad = [name for name in non_finite(tensors) if name not in self.usual]
         if bad:
             raise TrainingStopped(f"step {step - 1}: {bad[0]} holds NaN or infinite values ({len(bad)} "
-                                  "tensors) after the update; nothing of it is saved; lower lr, or add warmup_steps")
+                                  "tensors) after the update; nothing of it is saved; lower lr, or add "
+                                  "warmup_steps")
         return {"step": step, "identity": self.identity, "lowest": self.lowest, "method": tensors,
                 "not_finite": list(self.usual), **more}
 
