@@ -26,6 +26,7 @@ from pathlib import Path
 import torch
 
 from ..checks import atomic_write, library_folder
+from ..images.data import data_fingerprint
 from ..processes import all_ranks, distributed_world
 from .settings import drawing, MAY_DIFFER, TrainConfig, TrainingStopped
 
@@ -309,26 +310,13 @@ def code_of(
     return f"{pixcl_nb.__version__} {library_code()}{own}"
 
 # %% ../../nbs/6_training/62_checkpoints.ipynb #39faa193
-def sampled_digest(
-    data, # data[i] → (image, mask)
-    items:int=16 # how many are read
-)->str:
-    "16 characters that change with the number of items and the content of some, evenly spread."
-    digest = hashlib.sha256(f"{len(data)}\n".encode())
-    with drawing(data, 0):
-        for index in sorted({place * (len(data) - 1) // max(1, items - 1) for place in range(items)}):
-            item = data[index]
-            for part in item if isinstance(item, (tuple, list)) else [item]:
-                digest.update(part.numpy().tobytes() if torch.is_tensor(part) else repr(part).encode())
-    return digest.hexdigest()[:16]
-
 def data_of(
     data # any data set
-)->str:
-    "The fingerprint of a data set; labels that the run itself exchanges (`Relabel`) do not count."
-    return sampled_digest(data.data if getattr(data, "swaps", False) else data)
+)->dict:
+    "The fingerprint of a data set, part by part; labels that the run itself exchanges (`Relabel`) do not count."
+    with drawing(data, 0): return data_fingerprint(data.data if getattr(data, "swaps", False) else data)
 
-# %% ../../nbs/6_training/62_checkpoints.ipynb #cd7fda22
+# %% ../../nbs/6_training/62_checkpoints.ipynb #c76487b9
 def identity_of(
     method, # its name and settings
     data, # whatever has a length and items
@@ -338,7 +326,7 @@ def identity_of(
     "What makes a run this run: settings, method with its own settings and layers, data, code, processes."
     own = {name: repr(value) for name, value in sorted(dict(getattr(method, "settings", {})).items())}
     return {"config": dataclasses.asdict(config), "method": f"{type(method).__name__} {own}",
-            "data": f"{len(data)} images", "processes": processes, "pictures": data_of(data),
+            "data": f"{len(data)} images", "processes": processes, "content": data_of(data),
             "code": code_of(method), "architecture": architecture_of(method)}
 
 # %% ../../nbs/6_training/62_checkpoints.ipynb #08c72d01
@@ -359,8 +347,9 @@ def differences(
 )->list:
     "Where two runs differ, as 'lr (was 0.1, now 0.2)'. What one of them does not say is not compared."
     before, after = settings_of(saved, now.get("processes")), settings_of(now)
-    for name in ("pictures", "code"):
-        if saved.get(name) and now.get(name): before[name], after[name] = saved[name], now[name]
+    if saved.get("code") and now.get("code"): before["code"], after["code"] = saved["code"], now["code"]
+    parts = [{f"data: {name}": value for name, value in (one.get("content") or {}).items()} for one in (saved, now)]
+    if all(parts): before, after = before | parts[0], after | parts[1]
     layers = zip(saved.get("architecture") or [], now.get("architecture") or [])
     unequal = next((pair for pair in layers if pair[0] != pair[1]), None)
     if unequal: before["architecture"], after["architecture"] = unequal
