@@ -339,14 +339,12 @@ class Thing:
     angle:float=0. # turns
     stretch:float=1. # width over radius
     flip:int=1 # -1: mirrored
-    outline:str=None # a key of THINGS whose outline it has, None = its own
+    outline:str="" # a key of THINGS whose outline it has, "" = its own
     parts:bool=False # whether it carries the parts of its kind
-
     def to_local(self, x, y):
         "Image pixels to the object's own coordinates."
         u, v = rotate(x - self.centre[0], y - self.centre[1], -self.angle)
         return self.flip * u / (self.radius * self.stretch), v * self.stretch / self.radius
-
     def to_image(self, u, v):
         "The object's own coordinates to image pixels; undoes `to_local`."
         x, y = rotate(self.flip * u * self.radius * self.stretch, v * self.radius / self.stretch, self.angle)
@@ -354,11 +352,7 @@ class Thing:
 
     def covers(self, x, y):
         "Which image points the object covers."
-        return self.holds(*self.to_local(x, y))
-
-    def holds(self, u, v):
-        "Which points in the object's own coordinates lie in its outline."
-        return THINGS[self.outline or self.kind][0](u, v)
+        return THINGS[self.outline or self.kind][0](*self.to_local(x, y))
 
 # %% ../../nbs/1_images/12_scenes.ipynb #a0fef700
 def random_angle(
@@ -463,7 +457,7 @@ def settle(
         dress(rng, kind, world), centre=thing.centre, radius=thing.radius, stretch=thing.stretch,
         flip=thing.flip, angle=random_angle(rng, kind, world))
 
-# %% ../../nbs/1_images/12_scenes.ipynb #4d332e23
+# %% ../../nbs/1_images/12_scenes.ipynb #876ac21a
 def paint_thing(
     thing, # a `Thing`
     colours, # (N, 3), painted in place
@@ -477,7 +471,7 @@ def paint_thing(
     colours[dark[thing.covers(x[dark] - sun[0] * shift, y[dark] - sun[1] * shift)]] *= .72
     inside = near(x, y, thing.centre, reach)
     u, v = thing.to_local(x[inside], y[inside])
-    held = thing.holds(u, v)
+    held = THINGS[thing.outline or thing.kind][0](u, v)
     inside, u, v = inside[held], u[held], v[held]
     value = PATTERNS[thing.pattern](u * thing.frequency, v * thing.frequency)[:, None]
     paint = np.where(value < 0, thing.second, thing.colour)
