@@ -349,7 +349,6 @@ class Thing:
         "The object's own coordinates to image pixels; undoes `to_local`."
         x, y = rotate(self.flip * u * self.radius * self.stretch, v * self.radius / self.stretch, self.angle)
         return x + self.centre[0], y + self.centre[1]
-
     def covers(self, x, y):
         "Which image points the object covers."
         return THINGS[self.outline or self.kind][0](*self.to_local(x, y))
