@@ -345,13 +345,22 @@ class Thing:
         "Image pixels to the object's own coordinates."
         u, v = rotate(x - self.centre[0], y - self.centre[1], -self.angle)
         return self.flip * u / (self.radius * self.stretch), v * self.stretch / self.radius
+
     def to_image(self, u, v):
         "The object's own coordinates to image pixels; undoes `to_local`."
         x, y = rotate(self.flip * u * self.radius * self.stretch, v * self.radius / self.stretch, self.angle)
         return x + self.centre[0], y + self.centre[1]
-    def covers(self, x, y):
-        "Which image points the object covers."
-        return THINGS[self.outline or self.kind][0](*self.to_local(x, y))
+
+# %% ../../nbs/1_images/12_scenes.ipynb #2e5a4b8d
+def covers(
+    self:Thing,
+    x, # pixels, any shape
+    y # as x
+):
+    "Which image points the object covers."
+    return THINGS[self.outline or self.kind][0](*self.to_local(x, y))
+
+Thing.covers = covers
 
 # %% ../../nbs/1_images/12_scenes.ipynb #a0fef700
 def random_angle(
