@@ -5,14 +5,367 @@
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/1_images/10_files.ipynb #025330ae
+# %% ../../nbs/1_images/10_files.ipynb #ad942d15
 import hashlib
 import os
+import re
+import unicodedata
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from difflib import get_close_matches
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
 
 from ..checks import atomic_write, cache_folder
 
-# %% ../../nbs/1_images/10_files.ipynb #90ce14cf
+# %% ../../nbs/1_images/10_files.ipynb #a52c811b
+class PictureError(ValueError):
+    "A file that cannot be read as it is meant; the message names it and says what to do."
+
+@contextmanager
+def opened(
+    path, # a picture
+    what:str="image" # for the message: "image" or "mask"
+):
+    "An open Pillow image. Whatever goes wrong with its content becomes a `PictureError`."
+    if not Path(path).exists(): raise FileNotFoundError(f"{path}: no such {what}")
+    try:
+        with Image.open(path) as file: yield file
+    except PictureError: raise
+    except Image.DecompressionBombError as error:
+        raise PictureError(
+            f"{path}: is too large to be decoded ({error}); make it smaller, or raise"
+            " PIL.Image.MAX_IMAGE_PIXELS") from error
+    except Exception as error:                            # decoders raise anything: struct.error, KeyError, …
+        raise PictureError(
+            f"{path}: cannot be decoded ({' '.join(str(error).split()) or type(error).__name__}); the file is"
+            " cut off or not an image: copy or download it again") from error
+
+# %% ../../nbs/1_images/10_files.ipynb #21807cf4
+TURNS = {
+    2: lambda a: a[:, ::-1], 3: lambda a: a[::-1, ::-1], 4: lambda a: a[::-1], 5: lambda a: a.swapaxes(0, 1),
+    6: lambda a: np.rot90(a, -1), 7: lambda a: np.rot90(a, -1)[::-1], 8: lambda a: np.rot90(a)}
+
+def orientation(
+    file # an open Pillow image
+)->int:
+    "EXIF's orientation, 1 to 8; 1 where there is none that makes sense. TIFFs are turned by Pillow itself."
+    if file.format == "TIFF": return 1
+    try: tag = Image.Image.getexif(file).get(0x0112, 1)
+    except Exception: return 1          # a damaged tag: every viewer shows the picture as it lies
+    return tag if isinstance(tag, int) and tag in TURNS else 1
+
+def turned(
+    values, # (H, W) or (H, W, C) as stored
+    tag:int # of `orientation`
+):
+    "The array as a viewer shows it."
+    return np.ascontiguousarray(TURNS[tag](values)) if tag in TURNS else values
+
+# %% ../../nbs/1_images/10_files.ipynb #78eca3dd
+def tag_behind_pixels(
+    path # a PNG file
+)->bool:
+    "Does a PNG have an EXIF or text block behind its pixels? Only the lengths of its blocks are read."
+    with open(path, "rb") as file:
+        file.seek(8)
+        pixels = False
+        while len(head := file.read(8)) == 8:
+            if pixels and head[4:] in (b"eXIf", b"iTXt", b"tEXt", b"zTXt"): return True
+            pixels = pixels or head[4:] == b"IDAT"
+            file.seek(int.from_bytes(head[:4], "big") + 4, 1)
+    return False
+
+# %% ../../nbs/1_images/10_files.ipynb #1b0a3734
+def native_size(
+    path # a picture
+)->tuple:
+    "(height, width) as a viewer shows it, from the file's header."
+    with opened(path) as file:
+        if file.format == "PNG" and "exif" not in file.info and tag_behind_pixels(path): file.load()
+        return (file.width, file.height) if orientation(file) >= 5 else (file.height, file.width)
+
+# %% ../../nbs/1_images/10_files.ipynb #04251230
+def over_white(
+    file # an open Pillow image
+):
+    "(H, W, 3) uint8 as stored, what is transparent laid over white."
+    if not file.has_transparency_data: return np.array(file.convert("RGB"))
+    layers = file.convert("RGBA")
+    white = Image.new("RGBA", layers.size, "white")
+    return np.array(Image.alpha_composite(white, layers).convert("RGB"))
+
+# %% ../../nbs/1_images/10_files.ipynb #4355b3e3
+def grey_levels(
+    path, # for the message
+    values # (H, W) of a file with more than 8 bits, or of floats
+):
+    "(H, W) uint8. `PictureError` where the brightest possible value is not known."
+    if not np.isfinite(values).all():
+        raise PictureError(f"{path}: holds NaN or infinite values; replace them")
+    low, high = values.min(), values.max()
+    if values.dtype.kind == "f" and low >= 0 and high <= 1: return np.round(values * 255).astype(np.uint8)
+    whole = values.dtype.kind != "f" or bool((values == np.round(values)).all())
+    if whole and low >= 0 and (high == 0 or 4096 <= high <= 65535):
+        return np.round(values / 257).astype(np.uint8)
+    raise PictureError(
+        f"{path}: holds values from {low:g} to {high:g}, which is neither 0 to 1 nor 0 to 65535, so black and"
+        " white are not known; save it with 8 bits, or scaled to one of the two")
+
+# %% ../../nbs/1_images/10_files.ipynb #5873de88
+def layout_of(
+    path, # for the message
+    file # an open Pillow image, not yet decoded
+)->str:
+    "How a file stores its pixels, in Pillow's words ('L;4': grey, 4 bits). `PictureError` for several."
+    count = getattr(file, "n_frames", 1)
+    if count > 1 and file.format not in ("JPEG", "MPO"):
+        raise PictureError(f"{path}: holds {count} pictures (pages or frames); save the one that is meant")
+    if not file.tile: return file.mode
+    arguments = file.tile[0].args
+    return str(arguments[0] if isinstance(arguments, tuple) and arguments else arguments)
+
+# %% ../../nbs/1_images/10_files.ipynb #fdff73ef
+def read_image(
+    path # any picture Pillow can decode
+):
+    "A picture as a viewer shows it: uint8 (3, H, W). `FileNotFoundError` or `ValueError` naming the file."
+    with opened(path) as file:
+        layout = layout_of(path, file)
+        file.load()
+        deep = file.mode in ("I", "F") or file.mode.startswith("I;16")
+        values = grey_levels(path, np.array(file)) if deep else over_white(file)
+        if ";16" in layout and not deep and values.max() < 16:
+            raise PictureError(f"{path}: its 16-bit colours use 12 bits or fewer; save it with 8 bits")
+        values = torch.from_numpy(turned(values, orientation(file)))
+    return values.expand(3, -1, -1).contiguous() if values.ndim == 2 else values.permute(2, 0, 1).contiguous()
+
+# %% ../../nbs/1_images/10_files.ipynb #6ebf12ad
+SPREAD = {"L;2": 85, "L;4": 17}                           # Pillow multiplies 2- and 4-bit grey by these
+
+def read_ids(
+    path # a mask file
+):
+    "(H, W) int64 ids as they stand in the file. `FileNotFoundError`, or `ValueError` naming the file."
+    with opened(path, "mask") as file:
+        if file.format in ("JPEG", "MPO", "WEBP"):
+            raise PictureError(
+                f"{path}: is a {file.format} file, which changes the ids of a mask; export masks as PNG")
+        layout = layout_of(path, file)
+        file.load()
+        ids = turned(np.array(file), orientation(file))
+    if ids.ndim != 2:
+        grey = (ids[..., :3] == ids[..., :1]).all()
+        more = "expected an indexed or greyscale image whose values are class ids"
+        if grey: more = "all its channels are equal: save one of them"
+        raise PictureError(f"{path}: mask has mode {file.mode} (colours); {more}")
+    if ids.dtype.kind == "f":
+        raise PictureError(f"{path}: mask holds fractions (probabilities?); save whole class ids, as PNG")
+    if ids.min() < 0: raise PictureError(f"{path}: mask holds id {ids.min()}; ids are 0 to 255")
+    return ids.astype(np.int64) // SPREAD.get(layout, 1)
+
+# %% ../../nbs/1_images/10_files.ipynb #0fb14912
+BINARY = -2              # in a table: 255 is class 1, unless the same mask holds 1 as well
+
+def read_mask(
+    path, # an indexed or greyscale PNG whose pixel values are ids
+    lookup # int64 (256,): id -> class, 255 = ignored, -1 = not allowed, BINARY
+):
+    "A mask as class ids uint8 (H, W), 255 = ignored; `FileNotFoundError` or `ValueError` naming the file."
+    ids = read_ids(path)
+    known = np.where(ids > 255, -1, lookup[np.minimum(ids, 255)])
+    if (known == BINARY).any(): known[known == BINARY] = -1 if (known == 1).any() else 1
+    if (known < 0).any():
+        wrong, count = int(ids[known < 0].min()), len(np.unique(lookup[(lookup >= 0) & (lookup < 255)]))
+        words = "above the" if wrong >= count else "which is none of the"
+        raise PictureError(
+            f"{path}: mask holds id {wrong}, {words} {count} classes; name it in classes.json (\"names\","
+            " \"ids\"), or list it there under \"ignore\"")
+    return torch.from_numpy(known.astype(np.uint8))
+
+# %% ../../nbs/1_images/10_files.ipynb #9b7b9616
+PICTURES = (
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff",
+    ".ppm", ".pgm", ".pbm", ".pnm")
+UNREAD = (                                                # pictures too, but not read here
+    ".gif", ".apng", ".heic", ".heif", ".avif", ".jp2", ".j2k", ".jpf", ".jpx", ".jxl", ".svg", ".psd",
+    ".tga", ".ico", ".exr", ".hdr", ".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".dcm", ".npy")
+LEFTOVERS = ("thumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin", "system volume information")
+
+def ending(
+    name:str # of a file
+)->str:
+    "What stands behind the last dot, in lower case, with the dot; '' where there is none."
+    stem, dot, end = name.rsplit("/", 1)[-1].rpartition(".")
+    return f".{end.lower()}" if dot and stem else ""
+
+def kind_of(
+    name:str # of a file or folder, without its path
+)->str:
+    "'picture', or the words under which a file is counted as left out."
+    if name.startswith((".", "~$")) or name.lower() in LEFTOVERS: return "hidden or of the system"
+    return "picture" if ending(name) in PICTURES else ending(name) or "without an ending"
+
+# %% ../../nbs/1_images/10_files.ipynb #5986ba90
+def walk(
+    folder, # Path
+    prefix:str="", # of the names, "" or ending in "/"
+    above=() # real paths of the folders that this one lies in
+):
+    "Yield (name with '/', Path or None, kind) of every file below a folder; None where it is left out."
+    above = (*above, os.path.realpath(folder))
+    try: entries = list(os.scandir(folder))
+    except OSError:
+        yield prefix, None, "folders that cannot be opened"
+        return
+    for entry in entries:
+        kind, name, path = kind_of(entry.name), prefix + entry.name, Path(folder)/entry.name
+        special = "broken links" if entry.is_symlink() else "no regular files"
+        if entry.is_file(): yield name, path if kind == "picture" else None, kind
+        elif kind.startswith("hidden"): yield name, None, kind
+        elif not entry.is_dir(): yield name, None, special
+        elif os.path.realpath(path) in above: yield name, None, "links in a circle"
+        else: yield from walk(path, f"{name}/", above)
+
+# %% ../../nbs/1_images/10_files.ipynb #42aa5eeb
+def pictures_below(
+    folder # searched with all folders below it
+)->tuple:
+    "(name → Path of every picture, in the order of their paths; Counter of what was left out, by kind)."
+    found = list(walk(Path(folder)))
+    taken = sorted(((name, path) for name, path, _ in found if path), key=lambda one: one[0].split("/"))
+    return dict(taken), Counter(kind for _, path, kind in found if path is None)
+
+def left_out_note(
+    left_out, # Counter of kinds
+    folder, # for the words
+    pictures=None # True: only pictures that cannot be read and folders that cannot be opened; False: the rest
+)->list:
+    "One line that says what was left out, or none."
+    harmful = lambda kind: kind in UNREAD or " be opened" in kind or kind == "broken links"
+    kinds = {kind: count for kind, count in left_out.items() if pictures in (None, harmful(kind))}
+    counts = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+    return [f"left out in {folder}: {counts}"] if kinds else []
+
+# %% ../../nbs/1_images/10_files.ipynb #5193996f
+def without_ending(
+    name:str # of a file
+)->str:
+    "The name without the ending of a picture; any other dot stays."
+    known = ending(name) in PICTURES + UNREAD
+    return name[:-len(ending(name))] if known else name
+
+def composed(
+    name:str # of a file
+)->str:
+    "One spelling for each name: '/' between folders, accents composed, the ending in lower case."
+    name = unicodedata.normalize("NFC", re.sub(r"^(\./+)+", "", name.replace("\\", "/")))
+    return without_ending(name) + ending(name) if ending(name) in PICTURES else name
+
+# %% ../../nbs/1_images/10_files.ipynb #6cb1e1ac
+class Finder:
+    "The pictures below a folder, to be found by the names of a list."
+    def __init__(self,
+        folder, # images/ or labels/ of a data set
+        what:str # "image" or "label", for messages
+    ):
+        self.folder, self.what = Path(folder), what
+        self.files, self.left_out = pictures_below(folder)
+        self.by_name, self.by_stem = {}, {}
+        for name in self.files:
+            self.by_name.setdefault(composed(name), []).append(name)
+            self.by_stem.setdefault(without_ending(composed(name)), []).append(name)
+
+    def named(self, name):
+        "The files with this very name, but for its spelling: a list."
+        inside = [name, composed(name)]
+        for start in (f"{self.folder.name}/", f"{self.folder.as_posix()}/"):
+            if composed(name).startswith(start): inside.append(composed(name)[len(start):])
+        for spelling in inside:
+            if spelling in self.files: return [spelling]
+            if composed(spelling) in self.by_name: return self.by_name[composed(spelling)]
+        return []
+
+# %% ../../nbs/1_images/10_files.ipynb #e867e2a6
+class NameFinder(Finder):
+    "Finds names without an ending, or with another one, as well."
+    def candidates(self, name):
+        "The files that a name may mean: a list, of exactly one if all is well."
+        if found := self.named(name): return found
+        bare = composed(name).removeprefix(f"{self.folder.name}/")
+        for stem in (composed(name), without_ending(composed(name)), bare, without_ending(bare)):
+            if stem in self.by_stem: return self.by_stem[stem]
+        return []
+
+    def hint(self, name):
+        "What to say about a name that is not there."
+        stem = without_ending(composed(name))
+        other_case = [file for file in self.files if without_ending(composed(file)).lower() == stem.lower()]
+        if other_case: return f" (there is {other_case[0]!r}: upper and lower case differ)"
+        beside = (self.folder/stem).parent
+        there = beside.iterdir() if beside.is_dir() else []
+        unread = sorted(path.name for path in there if path.stem == Path(stem).name)
+        if unread: return f" (there is {unread[0]!r}, which is not read: save it as PNG or JPEG)"
+        close = get_close_matches(stem, self.by_stem, 1, .8)
+        return f" (the nearest is {self.by_stem[close[0]][0]!r})" if close else ""
+
+# %% ../../nbs/1_images/10_files.ipynb #f751e254
+class ListFinder(NameFinder):
+    "Says what is wrong with a line of a list."
+    def fault(self,
+        name, # of the picture, as the list has it
+        source, # the list file
+        line:int, # its number, from 1
+        hint:bool=True # also look for a similar name
+    ):
+        "What is wrong, in words; None if exactly one file is meant."
+        found, begin = self.candidates(name), f"{source} lists {name!r}"
+        if len(found) == 1: return None
+        if found:
+            return (f"{begin} (line {line}), which fits {len(found)} files in {self.folder}:"
+                    f" {', '.join(found[:4])}; write the {self.what}'s name with its ending (a label's in a"
+                    " second column), or remove the others")
+        return (f"{begin}, but there is no such {self.what} in {self.folder} (line {line})"
+                f"{self.hint(name) if hint else ''}; add the file or remove the line")
+
+# %% ../../nbs/1_images/10_files.ipynb #1f71e4a2
+def read_text(
+    path # a text file
+)->str:
+    "The text of a file in UTF-8, without a mark at the beginning; `ValueError` with file and line otherwise."
+    content = Path(path).read_bytes()
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in content:
+        raise ValueError(f"{path} line 1: is UTF-16 or no text; save it as UTF-8")
+    try: return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content[:error.start].count(b"\n") + 1
+        raise ValueError(
+            f"{path} line {line}: byte {content[error.start]:#x} is not UTF-8; save it as UTF-8") from error
+
+def list_lines(
+    path # a list file
+)->list:
+    "(line number, name) of every line that is not blank."
+    lines = re.split(r"\r\n|\r|\n", read_text(path))
+    return [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
+
+# %% ../../nbs/1_images/10_files.ipynb #e1df334f
+def columns(
+    line:str, # of a list
+    images, # `ListFinder` of images/
+    labels # `ListFinder` of labels/
+):
+    "(name of the image, name of the label): both the line, or its two columns where it has such."
+    if images.candidates(line): return line, line
+    cuts = [(line[:cut.start()], line[cut.end():]) for cut in re.finditer(r"\s*[,;\t]\s*|\s+", line)]
+    pairs = [(left, right) for left, right in cuts if images.candidates(left) and labels.named(right)]
+    return pairs[0] if len(pairs) == 1 else (line, line)
+
+# %% ../../nbs/1_images/10_files.ipynb #a54384b4
 def state_digest(
     paths # files; None where there is none
 )->str:
@@ -20,10 +373,11 @@ def state_digest(
     digest = hashlib.blake2b(digest_size=8)
     for path in paths:
         about = None if path is None else os.stat(path)
-        digest.update(repr(about and (str(path), about.st_size, about.st_mtime_ns, about.st_ctime_ns)).encode())
+        state = about and (os.fsencode(path), about.st_size, about.st_mtime_ns, about.st_ctime_ns)
+        digest.update(repr(state).encode())
     return digest.hexdigest()
 
-# %% ../../nbs/1_images/10_files.ipynb #4af2bc3b
+# %% ../../nbs/1_images/10_files.ipynb #c7475078
 def bytes_digest(
     path # a file, or None
 )->str:
@@ -32,7 +386,7 @@ def bytes_digest(
     with open(path, "rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=8)).hexdigest()
 
-# %% ../../nbs/1_images/10_files.ipynb #8150a846
+# %% ../../nbs/1_images/10_files.ipynb #445466e0
 def file_digests(
     paths, # files; None where there is none
     keep:int=2**28 # bytes in all from which on the digests are remembered in the user's cache
@@ -47,3 +401,15 @@ def file_digests(
     with ThreadPoolExecutor(16) as pool: found = list(pool.map(bytes_digest, paths))
     if large: atomic_write(kept, "\n".join(found))
     return found
+
+# %% ../../nbs/1_images/10_files.ipynb #4163801c
+def header_sizes(
+    paths, # image files
+    keep:int=10_000 # so many files and more are remembered in the user's cache
+)->list:
+    "(height, width) of every file, from the headers, sixteen files at a time."
+    kept = cache_folder()/f"sizes-{state_digest(paths)}.npy" if len(paths) >= keep else None
+    if kept and kept.exists(): return list(map(tuple, np.load(kept).tolist()))
+    with ThreadPoolExecutor(16) as pool: sizes = list(pool.map(native_size, paths))
+    if kept: atomic_write(kept, lambda path: np.save(open(path, "wb"), np.array(sizes)))
+    return sizes
