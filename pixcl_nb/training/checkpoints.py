@@ -313,7 +313,7 @@ def code_of(
 def data_of(
     data # any data set
 )->dict:
-    "The fingerprint of a data set, part by part; labels that the run itself exchanges (`Relabel`) do not count."
+    "A data set's fingerprint, part by part; labels that the run itself exchanges (`Relabel`) do not count."
     with drawing(data, 0): return data_fingerprint(data.data if getattr(data, "swaps", False) else data)
 
 # %% ../../nbs/6_training/62_checkpoints.ipynb #c76487b9
@@ -348,7 +348,8 @@ def differences(
     "Where two runs differ, as 'lr (was 0.1, now 0.2)'. What one of them does not say is not compared."
     before, after = settings_of(saved, now.get("processes")), settings_of(now)
     if saved.get("code") and now.get("code"): before["code"], after["code"] = saved["code"], now["code"]
-    parts = [{f"data: {name}": value for name, value in (one.get("content") or {}).items()} for one in (saved, now)]
+    contents = [one.get("content") or {} for one in (saved, now)]
+    parts = [{f"data: {name}": value for name, value in content.items()} for content in contents]
     if all(parts): before, after = before | parts[0], after | parts[1]
     layers = zip(saved.get("architecture") or [], now.get("architecture") or [])
     unequal = next((pair for pair in layers if pair[0] != pair[1]), None)

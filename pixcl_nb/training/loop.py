@@ -19,6 +19,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+# %% ../../nbs/6_training/64_loop.ipynb #672a8a00
 import numpy as np
 import torch
 import torch.distributed as dist
@@ -204,7 +205,8 @@ class PlainRun:
         self.method.after_step()
         return terms
 
-    def finish(self, step, terms): self.rows.append({name: float(value) for name, value in terms.items()})
+    def finish(self, step, terms):
+        self.rows.append({name: value.item() for name, value in terms.items()})
 
 # %% ../../nbs/6_training/64_loop.ipynb #12b3bffe
 def train(self):
@@ -220,7 +222,7 @@ PlainRun.train = train
 def wake(
     method:nn.Module # brought into training mode
 ):
-    "`method.train()`, but what takes no gradient and is in evaluation mode stays so; copies do as their originals."
+    "`method.train()`; what takes no gradient and is in evaluation mode stays so, copies do as originals do."
     slow = [module for module in method.modules() if isinstance(module, MomentumEncoder)]
     copies = {id(part) for one in slow for part in one.modules()}
     frozen = lambda module: (not module.training and id(module) not in copies and
@@ -231,6 +233,12 @@ def wake(
     for one in slow: one.same_mode()
     return method
 
+# %% ../../nbs/6_training/64_loop.ipynb #b35ae535
+class _Loss(nn.Module):
+    "A method whose call is its loss, which is what DistributedDataParallel needs."
+    def __init__(self, method): super().__init__(); self.method = method
+    def forward(self, *arguments, **keywords): return self.method.loss(*arguments, **keywords)
+
 # %% ../../nbs/6_training/64_loop.ipynb #63775d09
 SYNC_BUFFERS = (
     "forward_sync_buffers"
@@ -238,22 +246,21 @@ SYNC_BUFFERS = (
     else "broadcast_buffers"
 )  # the newer and the older name
 
-def place(method:nn.Module, config:TrainConfig, device:torch.device, world:int):
+def place(
+    method:nn.Module, # moved in place
+    config:TrainConfig, # channels_last
+    device:torch.device, # where to
+    world:int # processes
+):
     """Move a method to its device and layout; with several processes wrap it in DistributedDataParallel.
     Returns what to call for the loss."""
     method.to(device, memory_format=torch.channels_last) if config.channels_last else method.to(device)
-    method.train()
+    wake(method)
     if world == 1: return method.loss
     # all start as the first: weights, and the noise in queues
     for tensor in (*method.parameters(), *method.buffers()): dist.broadcast(tensor.data, 0)
     # from then on queues are kept equal by gathering keys
     return DistributedDataParallel(_Loss(method), **{SYNC_BUFFERS: False})
-
-# %% ../../nbs/6_training/64_loop.ipynb #b35ae535
-class _Loss(nn.Module):
-    "A method whose call is its loss, which is what DistributedDataParallel needs."
-    def __init__(self, method): super().__init__(); self.method = method
-    def forward(self, *arguments, **keywords): return self.method.loss(*arguments, **keywords)
 
 # %% ../../nbs/6_training/64_loop.ipynb #e140370f
 @contextmanager
@@ -337,7 +344,7 @@ def train_step(
 
 # %% ../../nbs/6_training/64_loop.ipynb #3c237d0b
 class GradientGuard:
-    "Looks at terms and gradient before each step of an optimiser; drops what is NaN or infinite, and remembers."
+    "Looks at terms and gradient before an optimiser's step; drops what is NaN or infinite, and remembers."
     def __init__(self, optimizer): # the optimiser that is watched
         self.broken = False
         optimizer.register_step_pre_hook(self)
@@ -345,7 +352,7 @@ class GradientGuard:
     def watched(self, loss): # method.loss → the same; a term that is no number counts as well
         def loss_and_look(*arguments, **keywords):
             terms = loss(*arguments, **keywords)
-            self.broken |= not all(math.isfinite(float(value)) for value in terms.values())
+            self.broken |= bool(non_finite({name: torch.as_tensor(value) for name, value in terms.items()}))
             return terms
         return loss_and_look
 
@@ -370,7 +377,7 @@ def check_start(
 
 # %% ../../nbs/6_training/64_loop.ipynb #0ac6fe6f
 class PlacedRun(PlainRun):
-    "On a device, in one of `world` processes, with the step's own randomness, in parts, in the chosen precision."
+    "On a device, in one of `world` processes, with the step's own randomness, in parts, in a precision."
     def __init__(self, method, data, config):
         check_start(method)
         (self.rank, self.world), self.device = distributed_world(), choose_device(config.device)
@@ -450,8 +457,9 @@ def read_meter(self,
     extra = {"images_per_second": round(count * self.images / (now - self.clock), 1)}
     if self.device.type == "cuda": extra.update(input_wait=round(self.waited / (now - self.clock), 3))
     if (busy := gpu_busy(self.device)) is not None: extra.update(gpu_busy=busy)
-    rows = [{"step": step, "lr": learning_rate(self.config, step), **(extra if place == count else {}), **found}
-            for place, ((step, _), found) in enumerate(zip(self.steps, terms), 1)]
+    rows = [{"step": step, "lr": learning_rate(self.config, step), **found}
+            for (step, _), found in zip(self.steps, terms)]
+    if rows: rows[-1] |= {**extra, **rows[-1]}
     self.steps, self.waited, self.clock = [], 0., now
     return rows, max(number for _, number in said)
 
@@ -467,8 +475,8 @@ def check_best(
     name, names = best.lstrip("+"), [name for name in row if name not in ("step", "lr", "images_per_second")]
     if not best or name in row: return
     if not more or difflib.get_close_matches(name, names, n=1): check_name("best", name, names)
-    print(f"pixcl_nb: best: no term {name!r} yet, only {names}; the best checkpoint is kept once there is one",
-          file=sys.stderr)
+    print(f"pixcl_nb: best: no term {name!r} yet, only {names}; the best checkpoint is kept once there is "
+          "one", file=sys.stderr)
 
 def note_queue(
     method:nn.Module, # after its first step
@@ -518,8 +526,8 @@ def watched_finish(self, step, terms):
     look = self.is_time(step, self.look_every)
     if look or self.broken or self.must_read(step): self.read()
     if self.broken:
-        raise TrainingStopped(f"step {step}: the gradient holds NaN or infinite values though every term is a "
-                              f"number; {ADVICE.format(lr=self.config.lr)}")
+        raise TrainingStopped(f"step {step}: the gradient holds NaN or infinite values though every term is "
+                              f"a number; {ADVICE.format(lr=self.config.lr)}")
     if step == 0: note_queue(self.method, self.config.steps)
     if look: self.look(step)
     self.bar.update()
@@ -658,11 +666,11 @@ def stop_on_signal():
 
 # %% ../../nbs/6_training/64_loop.ipynb #3fee428a
 class SignalledRun(KeptRun):
-    "A run that a signal ends after a step, saved; compiled, deterministic and with a bar where that is wanted."
+    "A run that a signal ends after a step, saved; compiled, deterministic, with a bar where that is wanted."
     def train(self):
         config = self.config
-        with (determinism(config.deterministic), compiled(self.method, config.compile), stop_on_signal() as asked,
-              progress_bar(config, self.start, self.rank) as bar):
+        with (determinism(config.deterministic), compiled(self.method, config.compile),
+              stop_on_signal() as asked, progress_bar(config, self.start, self.rank) as bar):
             self.asked, self.bar = asked, bar
             super().train()
         if not self.told: return
@@ -679,7 +687,7 @@ def settled(
     run_dir=None, # the run's folder
     resume=True # does the run go on?
 )->TrainConfig:
-    "The configuration with a precision: that of the run which goes on, else the fastest here, in all processes."
+    "The configuration with a precision: that of the run that goes on, else the fastest, in all processes."
     if config.precision != "auto": return config
     before = Path(run_dir) / "config.json" if run_dir and resume else None
     taken = json.loads(before.read_text())["config"] if before and before.is_file() else None
@@ -720,7 +728,7 @@ def pretrain(
 def first_bad_output(
     method:nn.Module # whose layers are watched
 ):
-    "Inside, a list fills with the names of layers whose output is NaN or infinite, in the order they were called."
+    "Inside, a list fills with the names of layers whose output is NaN or infinite, in order of the calls."
     found, handles = [], []
     def watch(name):
         def look(module, inputs, output):
