@@ -148,6 +148,7 @@ def add_data_command(parser):
         "--write-samples", metavar="FOLDER",
         help="write the built-in samples there as a folder data set, and do nothing else")
 
+# %% ../nbs/9_experiments/97_cli.ipynb #444e6d91
 def named_data(arguments)->str:
     "The data set of `pixcl data NAME` or `--data NAME`. `ValueError` where the two differ."
     if arguments.name and arguments.data and arguments.name != arguments.data:

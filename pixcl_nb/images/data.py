@@ -342,14 +342,17 @@ class FolderFiles:
     def line(self, source, number, line, hint=True):
         "((name, image, label) or None, faults) of a line of a list."
         left, right = columns(line, self.images, self.labels)
-        found = self.images.candidates(left)
-        if left == right and len(found) == 1 and not self.labels.candidates(right): right = found[0]
+        if left == right and not self.labels.candidates(right):     # the label under the image's own name
+            right = next((name for name in self.images.candidates(left) if self.labels.candidates(name)), right)
         said = [self.images.fault(left, source, number, hint), self.labels.fault(right, source, number, hint)]
         if any(said): return None, [words for words in said if words]
         (image,), (label,) = self.images.candidates(left), self.labels.candidates(right)
         name = line if line in (image, without_ending(image)) else without_ending(image)
         return (name, self.images.files[image], self.labels.files[label]), []
 
+# %% ../../nbs/1_images/11_data.ipynb #198417c1
+class FolderLists(FolderFiles):
+    "The lists of a data set, read."
     def read(self, split):
         "(complete items, faults) of a list."
         items, faults, source = [], [], list_file(self.root, split)
@@ -483,6 +486,10 @@ def check_background(
     return tuple(class_number("background", one, names) for one in many)
 
 # %% ../../nbs/1_images/11_data.ipynb #68822614
+FIRST_IGNORED = (
+    "id 0 is ignored, so the first class, {!r}, has no pixel; if the ids begin at 1 every name is shifted by one:"
+    ' write "ids": [1, 2, …] into classes.json')
+
 def as_classes(
     about # from JSON: a list of names, or an object
 )->Classes:
@@ -497,8 +504,7 @@ def as_classes(
     table = id_lookup(len(names), check_ignore(about.get("ignore"), ids), ids)
     if ids is None and len(names) == 2 and table[255] == -1: table[255] = BINARY
     assumed = about.get("ignore") is None and 255 not in (ids or ())
-    odd = [f"id 0 is ignored, so the first class, {names[0]!r}, has no pixel; if the ids begin at 1 every name is"
-           f' shifted by one: write "ids": [1, 2, …] into classes.json'] * (ids is None and table[0] == 255)
+    odd = [FIRST_IGNORED.format(names[0])] if ids is None and table[0] == 255 else []
     return Classes(
         names, table, check_palette(about.get("palette"), names),
         check_background(about.get("background"), names), assumed, odd)
@@ -586,7 +592,7 @@ def listed_data(
     classes=None # `Classes`, None = of classes.json, else counted
 ):
     "The data set of images/, labels/ and {split}.txt. `DataFaults` with all faults of the list."
-    files, notes = FolderFiles(root), []
+    files, notes = FolderLists(root), []
     items, faults = files.read(split)
     if classes is None and (root/"classes.json").exists(): classes = read_classes(root/"classes.json")
     elif classes is None: classes, notes = counted_classes(list(files.labels.files.values()))
@@ -597,7 +603,8 @@ def listed_data(
         images, labels, names, classes.names, classes.palette, classes.table, size, f"{title} {split}",
         classes.background)
     odd = classes.assumed and len(classes.names) > 1 and only_0_and_255(labels)
-    data.notes = [*notes, *classes.notes] + [ONLY_255] * odd + repeated_note(images, names) + folder_notes(files, True)
+    odd = [*notes, *classes.notes] + [ONLY_255] * odd
+    data.notes = odd + repeated_note(images, names) + folder_notes(files, True)
     data.left_out, data.assumed = folder_notes(files, False), classes.assumed
     if faults: raise DataFaults(faults, data)
     return data

@@ -513,6 +513,8 @@ def flat_settings(
     return {**encoder, **manifest["settings"], "image names": list(manifest["images"]),
             "pictures": manifest["pictures"]}
 
+LONG = ("image names", "encoder weights", "pictures")     # too long to be shown
+
 def check_same_labels(
     folder, # that holds labels
     manifest:dict # of the labels asked for
@@ -524,14 +526,12 @@ def check_same_labels(
     different = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
     if not different: return stored
     show = lambda name: f"{name} (was {before.get(name)!r}, now {now.get(name)!r})"
-    long = ("image names", "encoder weights", "pictures")
-    told = [name if name in long else show(name) for name in different]
+    told = [show(name) if name not in LONG else name for name in different]
     changed = changed_pictures(stored["pictures"], manifest["pictures"])
     if changed: told[told.index("pictures")] = f"{len(changed)} pictures changed (first: {changed[0]!r})"
     raise ValueError(
         f"folder: {folder} holds labels made of other data or settings: {', '.join(told)}; use the same, "
-        "another folder, or resume=False (--fresh)"
-    )
+        "another folder, or resume=False (--fresh)")
 
 # %% ../../nbs/3_positives/34_auxiliary_labels.ipynb #76177d94
 def as_stored(
