@@ -33,6 +33,8 @@ from ..checks import IMAGENET_MEAN, IMAGENET_STD
 from ..processes import distributed_world
 
 # %% ../../nbs/2_networks/21_encoders.ipynb #3415947a
+OFFSETS = {} # layout of a network → where its cells look; each is measured once
+
 class Encoder(nn.Module):
     "What every encoder of this library carries besides its weights."
     mean, std = IMAGENET_MEAN, IMAGENET_STD # of the colours (0 to 1) that it was trained with
@@ -41,8 +43,9 @@ class Encoder(nn.Module):
     @property
     def offset(self):
         "(x, y) pixels from a cell's centre to where it looks; measured when first asked, then carried."
-        if "place" not in vars(self): self.place = measure_offset(self)
-        return self.place
+        layout = type(self), repr(self)                  # kernels, strides and paddings decide, not weights
+        if layout not in OFFSETS: OFFSETS[layout] = measure_offset(self)
+        return OFFSETS[layout]
 
 # %% ../../nbs/2_networks/21_encoders.ipynb #cc3ccc9c
 def conv_norm(
@@ -158,7 +161,8 @@ def gradient_centre(
     cell # (row, column)
 ):
     "Where one cell looks, (x, y) in pixels: the centre of its gradient. NaN where it has none."
-    seen = torch.autograd.grad(features[0, :, *cell].sum(), images, retain_graph=True)[0][0].double().sum(0)
+    with torch.enable_grad(): total = features[0, :, *cell].sum()
+    seen = torch.autograd.grad(total, images, retain_graph=True)[0][0].double().sum(0)
     y, x = (torch.arange(side) + .5 for side in seen.shape)
     return torch.stack([(seen.sum(0) * x).sum(), (seen.sum(1) * y).sum()]) / seen.sum()
 
@@ -837,8 +841,21 @@ def some(
     return f"{len(names)} ({', '.join(names[:4])}{', …' if len(names) > 4 else ''})" if names else "none"
 
 # %% ../../nbs/2_networks/21_encoders.ipynb #078ab025
+class WhatWasLoaded:
+    "What follows from a report's lists."
+    @property
+    def plain(self):
+        "Whether every tensor of the encoder was loaded as it stood, from the only network of the file."
+        return not (self.not_loaded or self.changed or self.network)
+
+    @property
+    def not_loaded(self):
+        "Names of the encoder's tensors that keep the values they had."
+        return [*self.missing, *(words.split(":")[0] for words in self.mismatched)]
+
+# %% ../../nbs/2_networks/21_encoders.ipynb #e4d14744
 @dataclass
-class CheckpointReport:
+class CheckpointReport(WhatWasLoaded):
     "What `load_checkpoint` found."
     layout:str                # who writes such files
     prefix:str                # what stood before the backbone's names
@@ -850,11 +867,6 @@ class CheckpointReport:
     changed:list = field(default_factory=list)       # "name: resampled from … to …", "name: adapted from …"
     network:str = None        # the one that was taken, where the file holds several
     file:str = None           # its name
-
-    @property
-    def not_loaded(self):
-        "Names of the encoder's tensors that keep the values they had."
-        return [*self.missing, *(words.split(":")[0] for words in self.mismatched)]
 
     def __repr__(self):
         more = "".join([f"; of several networks took {self.network!r}" if self.network else "",
@@ -954,8 +966,7 @@ def take_notes(
     for name, value in colours.items(): setattr(encoder, name, value)
     encoder.weights = {
         "file": report.file, "loaded": report.matched, "of": report.total, "not_loaded": report.not_loaded}
-    said = report.not_loaded or report.changed or report.network
-    if said and distributed_world()[0] == 0: print(f"{report.file}: {report}", flush=True)
+    if not report.plain and distributed_world()[0] == 0: print(f"{report.file}: {report}", flush=True)
 
 # %% ../../nbs/2_networks/21_encoders.ipynb #737ad410
 def load_checkpoint(
