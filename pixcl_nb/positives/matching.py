@@ -215,6 +215,22 @@ def match_accuracy(
         right = (torch.maximum(down, across) <= tolerance) & (match >= 0)
     return (right & judged).sum().item() / judged.sum().item() if judged.any() else float("nan")
 
+# %% ../../nbs/3_positives/31_matching.ipynb #dfded75d
+def sample_features(
+    features, # (C, h, w) float
+    points, # (P, 2) float, (x, y) in image pixels
+    stride, # pixels per cell
+    offset=(0., 0.) # (x, y) pixels from a cell's centre to the place it looks at
+):
+    """Features (C, P) at exact points, bilinear between the places that cells look at; beyond the outermost
+    ones the border cell's."""
+    down, across = stride_pair(stride)
+    extent = points.new_tensor([features.shape[2] * across, features.shape[1] * down])
+    where = (2 * (points - points.new_tensor(offset)) / extent - 1).to(features.dtype)
+    return F.grid_sample(features[None], where[None, None], padding_mode="border", align_corners=False)[
+        0, :, 0
+    ]
+
 # %% ../../nbs/3_positives/31_matching.ipynb #3f175d13
 def neighbour_cosine(
     query, # (N, C, S) unit columns
@@ -268,22 +284,6 @@ def refine_matches(
         [parabola_peak(at(-1, 0), here, at(1, 0)), parabola_peak(at(0, -1), here, at(0, 1))], -1
     )
     return centre + top * top.new_tensor(stride_pair(stride)[::-1])
-
-# %% ../../nbs/3_positives/31_matching.ipynb #dfded75d
-def sample_features(
-    features, # (C, h, w) float
-    points, # (P, 2) float, (x, y) in image pixels
-    stride, # pixels per cell
-    offset=(0., 0.) # (x, y) pixels from a cell's centre to the place it looks at
-):
-    """Features (C, P) at exact points, bilinear between the places that cells look at; beyond the outermost
-    ones the border cell's."""
-    down, across = stride_pair(stride)
-    extent = points.new_tensor([features.shape[2] * across, features.shape[1] * down])
-    where = (2 * (points - points.new_tensor(offset)) / extent - 1).to(features.dtype)
-    return F.grid_sample(features[None], where[None, None], padding_mode="border", align_corners=False)[
-        0, :, 0
-    ]
 
 # %% ../../nbs/3_positives/31_matching.ipynb #1a7189c3
 @torch.no_grad()
