@@ -47,12 +47,12 @@ def test_a_run_is_scored_at_the_masks_own_size(tmp_path, capsys):
     colours = ["--set", "view.mean=[0.5,0.5,0.5]", "--set", "view.std=[0.25,0.25,0.25]"]
     assert main(["pretrain", "moco", *data, "--out", f"{tmp_path}/run", *PRETRAIN, *colours]) == 0
     capsys.readouterr()
-    assert main(["evaluate", f"{tmp_path}/run", "--protocols", "linear_probe", "separation", "--out", f"{tmp_path}/r.json", *PROBE]) == 0
+    assert main(["evaluate", f"{tmp_path}/run", "--protocols", "linear_probe", "retrieve", "--out", f"{tmp_path}/r.json", *PROBE]) == 0
     said, report = capsys.readouterr().out, json.loads((tmp_path / "r.json").read_text())
     confusion = np.array(report["results"]["linear_probe"]["confusion"])
     assert confusion.sum() == 128 * 128 + 96 * 120 and confusion[1].sum() == 16 * 128 + 12 * 120
     scored = report["results"]["linear_probe"]["info"]["scored"]
-    assert scored["masks"] == "from 96×120 to 128×128" and scored["images_at"] == "from 26×32 to 32×32" and report["results"]["separation"]["scored"]["masks"] == scored["masks"]
+    assert scored["masks"] == "from 96×120 to 128×128" and scored["images_at"] == "from 26×32 to 32×32" and report["results"]["retrieve"]["info"]["scored"]["masks"] == scored["masks"]
     assert report["info"]["mean"] == scored["mean"] == [.5, .5, .5] and report["info"]["std"] == [.25, .25, .25] and report["info"]["weights"]["not_loaded"] == []
     for words in (f"{confusion.sum():,} pixels of masks from 96×120 to 128×128", "images seen at", "of 2 classes", "mean 0.5/0.5/0.5", "tensors of"): assert words in said, (words, said)
 

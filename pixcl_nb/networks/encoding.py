@@ -243,7 +243,7 @@ def looks_at(
     not say it (no top within half a cell, a picture's size that does not fit), the layout's `offset`."""
     state = [float(value.detach().double().sum()) for value in encoder.parameters()]
     if vars(encoder).get("looked", (None,))[0] == state: return encoder.looked[1]
-    try: tops = mirror_tops(frozen(encoder))
+    try: tops = mirror_tops(copy.deepcopy(encoder).eval())
     except (ValueError, RuntimeError, AssertionError): tops = None, None       # a network of one fixed size
     found = tuple(usual if top is None else round(top / 2, 2)
                   for top, usual in zip(tops, cell_offset(encoder)))
