@@ -19,7 +19,7 @@ from ..losses.label_losses import FORMS, pixel_contrast
 from ..losses.streaming import PairTiles, contrast_per_pair, streamed, wide
 from .contract import Method, make_encoder
 from .label_contrast import paired, sample_pixels, share_of_images, take_pixels
-from ..networks.encoders import DenseProjector
+from ..networks.encoders import DenseProjector, cell_offset
 from ..positives.matching import choose_matches
 from ..processes import gather_rows
 
@@ -217,7 +217,7 @@ def auxiliary_loss_of_images(self,
     maps = [self.branch(view.image).float() for view in views]
     rule = self.config.cells, self.config.ignore_index
     ids = [ids_at_cells(view.mask, dense.shape[2:], *rule).flatten(1) for view, dense in zip(views, maps)]
-    match = choose_matches("geometric", *maps, *views)
+    match = choose_matches("geometric", *maps, *views, offset=cell_offset(self.encoder))
     rows = (normalize(dense.flatten(2).transpose(1, 2), dim=2) for dense in maps)
     return self.terms(*rows, *ids, match, generator)
 
