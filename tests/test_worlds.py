@@ -78,7 +78,7 @@ def test_a_world_is_rendered_once_and_under_its_own_name(tmp_path):
     other = world_folder(replace(WORLDS["natural"], context=.7), splits=splits, jobs=1, progress=False)
     more = world_folder("natural", splits=splits | {"unlabelled": 4}, jobs=1, progress=False)
     assert len({folder, other, more}) == 3
-    assert World(**{name: tuple(value) if isinstance(value, list) else value for name, value in json.loads((folder/"classes.json").read_text())["world"].items()}) == WORLDS["natural"]
+    assert World(**{name: tuple(value) if isinstance(value, list) else value for name, value in json.loads((folder/"classes.json").read_text())["about"]["world"].items()}) == WORLDS["natural"]
     data = load_data("samples", root=folder, split="unlabelled")
     assert len(data) == 3 and np.array_equal(data[1][0].permute(1, 2, 0).numpy(), sample_scene("unlabelled", 1, world=WORLDS["natural"])[0])
 

@@ -666,7 +666,7 @@ def write_samples(
             (folder / f"{split}.txt").write_text("".join(f"{split}_{index:03d}\n" for index in range(count)))
     about = {
         "names": SAMPLE_CLASSES, "palette": SAMPLE_PALETTE, "ignore": [255], "version": SAMPLE_VERSION,
-        "seed": seed} | ({} if world == SAMPLES else {"world": asdict(world)})
+        "seed": seed} | ({} if world == SAMPLES else {"about": {"world": asdict(world)}})
     (folder/"classes.json").write_text(json.dumps(about))
 
 # %% ../../nbs/1_images/12_scenes.ipynb #b97391db

@@ -172,7 +172,7 @@ def main():
         check_name("world", name, WORLDS)
         command = f"python -m pixcl_nb.images.worlds {out.name} {name}"
         made[name] = {"command": command, "world": asdict(WORLDS[name]), **world_card(name)}
-        atomic_write(out, lambda path: path.write_text(json.dumps(made, indent=1) + "\n"))
+        atomic_write(out, json.dumps(made, indent=1) + "\n")
         print(name, {learner: made[name][learner] for learner in LEARNERS}, flush=True)
 
 if __name__ == "__main__" and "__file__" in globals(): main()
