@@ -24,7 +24,7 @@ from .checks import atomic_write, check_name
 from .experiments.claims import ROWS, SCALES, ClaimsConfig, run_claims
 from .course.gradebook import add_commands
 
-# %% ../nbs/9_experiments/97_cli.ipynb #9fc79f1e
+# %% ../nbs/9_experiments/97_cli.ipynb #86ec1f83
 from .images.data import label_subset, load_data, READERS
 from .images.pairs import load_pairs
 from .images.scenes import SAMPLE_SPLITS, write_samples
@@ -41,7 +41,7 @@ from .methods.contract import METHODS
 from .experiments.recipes import (
     FINETUNES, RECIPES, dry_run, finetune_values, recipe, recipe_bill, recipe_text, recipe_values)
 from .experiments.runs import (
-    RunConfig, layered, load_run, merged, nested, read_config, rerun, run, run_config, value_of)
+    RunConfig, layered, load_run, merged, nested, read_config, replay_run, rerun, run, run_config, value_of)
 from .processes import distributed_world
 from .training.settings import choose_device, TrainConfig
 
@@ -252,6 +252,8 @@ def add_pretrain(parser):
     parser.add_argument("--out", required=True, metavar="RUN", help="the run's folder")
     parser.add_argument(
         "--fresh", action="store_true", help="start anew even if the run's folder holds checkpoints")
+    parser.add_argument(
+        "--anyway", action="store_true", help="go on even with a run of other settings, pictures or code")
     parser.add_argument("--dry-run", action="store_true", help="two steps on noise at full size, then stop")
     add_fields(parser, RunConfig, leave=("method", "settings", "train", "encoder_options"))
     add_fields(parser, TrainConfig)
@@ -281,7 +283,8 @@ def pretrain_command(arguments):
     "pixcl pretrain METHOD"
     config = asked_config(arguments, distributed_world()[1])
     if arguments.dry_run: return say(dry_run(config, out=arguments.out))
-    _, history = run(config, arguments.out, resume=not arguments.fresh)
+    if arguments.fresh and arguments.anyway: raise ValueError("anyway: means nothing with --fresh")
+    _, history = run(config, arguments.out, "anyway" if arguments.anyway else not arguments.fresh)
     say(f"{history}\nencoder: {Path(arguments.out) / 'encoder.safetensors'}")
 
 # %% ../nbs/9_experiments/97_cli.ipynb #61fcf3aa
@@ -314,6 +317,20 @@ COMMANDS["rerun"] = Command(
     ("pixcl rerun runs/cp2", "pixcl rerun runs/cp2 --out runs/again"),
     add_rerun,
     rerun_command)
+
+# %% ../nbs/9_experiments/97_cli.ipynb #128f03c7
+def add_replay(parser):
+    parser.add_argument("folder", metavar="RUN", help="the folder of a run that broke")
+
+def replay_command(arguments):
+    "pixcl replay RUN"
+    report = replay_run(arguments.folder)
+    say(report)
+    return 0 if report.again else 3
+
+COMMANDS["replay"] = Command(
+    "do the step again that broke a run, and say where the first NaN came from", ("pixcl replay runs/cp2",),
+    add_replay, replay_command)
 
 # %% ../nbs/9_experiments/97_cli.ipynb #0461e42a
 def add_encoder(parser):
