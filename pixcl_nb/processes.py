@@ -110,12 +110,12 @@ class Shares:
         if self.heard is not None and place == len(self.heard): raise RuntimeError(UNEVEN)
         return None if self.heard is None else self.heard[place][1]
 
-    def sum_of(self, value):
-        "The sum over the parts, as far as is known."
-        heard = self.say(value, exact=True)
-        return value * self.count if heard is None else sum(heard)
-
 # %% ../nbs/03_processes.ipynb #a30a6598
+def sum_of(self, value):
+    "The sum over the parts; in the first pass as if all said the same."
+    heard = self.say(value, exact=True)
+    return value * self.count if heard is None else sum(heard)
+
 def settled(self)->bool:
     "Were all answers of this pass right? If not, the next pass answers with what was said in this one."
     if any(len(values) != self.count for _, values in self.said): raise RuntimeError(UNEVEN)
@@ -126,7 +126,7 @@ def settled(self)->bool:
     self.heard, self.said = self.said, []
     return all(all_ranks(right)) if self.heard else True
 
-Shares.settled = settled
+Shares.sum_of, Shares.settled = sum_of, settled
 
 # %% ../nbs/03_processes.ipynb #07b9d8fb
 def batch_place()->tuple:

@@ -98,21 +98,21 @@ def fused(
 
 # %% ../../nbs/4_losses/43_streaming.ipynb #c0ee1f6b
 def check_temperature(
-    temperature # τ: a number, or a tensor with one float element
+    temperature, # τ: a number, or a tensor with one float element
+    name:str="temperature" # the argument's name, for messages
 ):
     """τ as a number; as a scalar tensor where it wants a gradient. `TypeError` or `ValueError` unless it is
     one finite number above 0."""
     learned = torch.is_tensor(temperature)
     if learned and (temperature.numel() != 1 or not temperature.is_floating_point()):
-        raise ValueError(f"temperature: expected one float, got a {temperature.dtype} tensor of shape "
+        raise ValueError(f"{name}: expected one float, got a {temperature.dtype} tensor of shape "
                          f"{tuple(temperature.shape)}; one temperature serves all rows")
     if not learned and (isinstance(temperature, bool) or not isinstance(temperature, numbers.Real)):
-        raise TypeError(f"temperature: expected a number or a scalar tensor, got {temperature!r}")
-    value = float(temperature.detach() if learned else temperature)
-    if check_range("temperature", value, above=0) == math.inf:
-        raise ValueError("temperature: inf is out of range; it must be above 0 and finite")
-    if learned: return temperature.reshape(()) if temperature.requires_grad else value
-    return temperature
+        raise TypeError(f"{name}: expected a number or a scalar tensor, got {temperature!r}")
+    value = temperature.detach().item() if learned else temperature
+    if check_range(name, value, above=0) == math.inf:
+        raise ValueError(f"{name}: inf is out of range; it must be above 0 and finite")
+    return temperature.reshape(()) if learned and temperature.requires_grad else value
 
 
 def scaled(

@@ -100,7 +100,7 @@ def cp2_dense_loss(
     key_map, # (N, D, h, w) raw map of the key composition
     query_mask, # (N, h, w) bool or 0/1: the pasted foreground
     key_mask, # (N, h, w)
-    temperature=1., # τ: a number, or a scalar tensor that may be learned; the released code divides by nothing
+    temperature=1., # τ: a number, or a scalar tensor that may be learned; released: divides by nothing
     softmax_over:str="query" # "query" as released, "key" as we recall the paper's formula
 ):
     """CP2's dense term (released builder.py) in closed form: mean_y LSE_x s_xy − (mean fg q)·(mean fg k)/τ.
@@ -165,8 +165,8 @@ class CP2Config:
         check_name("decoder", self.decoder, ["aspp", "fcn"])
         check_name("softmax_over", self.softmax_over, ["query", "key"])
         check_name("batch_norm", self.batch_norm, BATCH_NORMS)
-        check_range("temperature", self.temperature, above=0)
-        check_range("dense_temperature", self.dense_temperature, above=0)
+        check_temperature(self.temperature)
+        check_temperature(self.dense_temperature, "dense_temperature")
         check_range("dense_weight", self.dense_weight, 0)
 
 # %% ../../nbs/5_methods/54_cp2.ipynb #946b885b

@@ -122,6 +122,10 @@ class DenseCL(MoCo):
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
         self.lambda_now = 0. if self.config.lambda_warmup_steps else self.config.loss_lambda
 
+    @property
+    def couples_images(self): # images have unequally many matches
+        return self.config.positives in ("geometric", "mutual")
+
 # %% ../../nbs/5_methods/53_densecl.ipynb #3423f981
 def dense_keys(self, key_dense, match):
     "What the second queue takes: pooled vectors (pooled, then normalised), or every matched key."

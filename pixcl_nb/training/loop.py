@@ -243,8 +243,8 @@ def terms_of_parts(
     "Yield the terms of each part, detached, as soon as its gradient has been added."
     for number, (images, masks, extents) in zip(shares.parts(), parts):
         keywords = {} if extents is None else {"extents": extents}
-        last = number + 1 == len(parts)
-        alone = nullcontext() if last or not hasattr(loss, "no_sync") else loss.no_sync()     # processes average once
+        last = number + 1 == len(parts)                      # processes average once, with the last part
+        alone = nullcontext() if last or not hasattr(loss, "no_sync") else loss.no_sync()
         with alone, torch.set_grad_enabled(backward):
             with torch.autocast(images.device.type, torch.bfloat16) if precision == "bf16" else nullcontext():
                 terms = loss(images, masks=masks, generator=generator, **keywords)
@@ -266,16 +266,16 @@ def train_step(
     "Forward, backward, update. Returns the terms, detached."
     parts, names = parts_of(accumulate, images, masks, extents), getattr(method, "noted", ())
     back = moment(method, generator, images.device) if accumulate > 1 else None
-    hearing = accumulate > 1 and getattr(method, "couples_images", False)      # its first pass would be in vain
+    hear = accumulate > 1 and getattr(method, "couples_images", False)      # a first gradient would be in vain
     with Shares(accumulate) as shares:
         for attempt in range(4):
             if attempt: back()
             optimizer.zero_grad(set_to_none=True)
-            terms = terms_of_parts(loss, parts, generator, precision, shares, not hearing)
+            terms = terms_of_parts(loss, parts, generator, precision, shares, not hear)
             passed = [(of_part, [getattr(method, name) for name in names]) for of_part in terms]
-            if shares.settled() and not hearing: break
-            hearing = False
-        else: raise RuntimeError(f"accumulate: after {attempt} passes the parts still say something new: {UNEVEN}")
+            if shares.settled() and not hear: break
+            hear = False
+        else: raise RuntimeError(UNEVEN)
     optimizer.step()
     seen, rows = zip(*passed)
     if accumulate == 1: return seen[0]
