@@ -150,10 +150,10 @@ def share_of_mean(
     with it the average of the shares' means is the mean of all values."""
     (_, shares), parts = batch_place(), Shares.now
     if shares == 1: return 1.
-    total = count.detach().clone()
-    if parts is not None: total = parts.sum_of(total)
-    if distributed_world()[1] > 1: dist.all_reduce(total)
-    return count * shares / total.clamp(min=1)
+    total = mine = count.detach().to(torch.float32 if count.device.type == "mps" else torch.float64)
+    if parts is not None: total = parts.sum_of(mine)
+    if distributed_world()[1] > 1: dist.all_reduce(total := total.clone())
+    return mine * shares / total.clamp(min=1)
 
 # %% ../nbs/03_processes.ipynb #470e922c
 class GatherRows(torch.autograd.Function):
