@@ -153,7 +153,7 @@ def share_of_mean(
     total = mine = count.detach().to(torch.float32 if count.device.type == "mps" else torch.float64)
     if parts is not None: total = parts.sum_of(mine)
     if distributed_world()[1] > 1: dist.all_reduce(total := total.clone())
-    return mine * shares / total.clamp(min=1)
+    return float(mine * shares / total.clamp(min=1))
 
 # %% ../nbs/03_processes.ipynb #470e922c
 class GatherRows(torch.autograd.Function):

@@ -122,7 +122,7 @@ def scaled(
 ):
     "Rows, and τ as a plain number: a learned τ goes into the rows, where PyTorch can derive by it."
     if not torch.is_tensor(temperature): return rows, temperature
-    return rows / temperature**power, 1.
+    return rows / temperature.to(rows.dtype)**power, 1.
 
 # %% ../../nbs/4_losses/43_streaming.ipynb #7f9a4384
 def refuse_transforms():

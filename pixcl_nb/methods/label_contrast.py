@@ -263,7 +263,7 @@ def contrast_of_batch(
         other, other_labels = paired(g, y_g, generator, pairing, everybody)
         if form == "paper_cross": other, other_labels = (g, other), (y_g, other_labels)
     loss, count = contrast_and_count(f, y, other, other_labels, **how)
-    return loss * share_of_mean(count)
+    return loss if everybody else loss * share_of_mean(count)
 
 # %% ../../nbs/5_methods/55_label_contrast.ipynb #f7574cdf
 class LabelContrast(Method):
