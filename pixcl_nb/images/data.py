@@ -152,6 +152,10 @@ class SegmentationItems(SegmentationFiles):
         mask = read_mask(self.labels[index], self.lookup)
         return (mask if self.size is None else fit_mask(mask, self.size)).long()
 
+    def own_mask(self, index):
+        "The mask of one item at its file's own size, int64 (H, W), whatever `size` the images are brought to."
+        return read_mask(self.labels[index], self.lookup).long()
+
 # %% ../../nbs/1_images/11_data.ipynb #1000bf54
 class SegmentationFacts(SegmentationItems):
     "Items whose sizes and classes are known."
@@ -750,6 +754,8 @@ class UnlabelledData(SegmentationData):
 
     def mask(self, index):
         return torch.full(self.size or native_size(self.images[index]), 255, dtype=torch.long)
+
+    def own_mask(self, index): return torch.full(native_size(self.images[index]), 255, dtype=torch.long)
 
     def subset(self, indices):
         indices = [range(len(self))[int(index)] for index in indices]
