@@ -178,6 +178,7 @@ def data_command(arguments):
     if report.faults: return 3
     if arguments.picture: say("contact sheet:", save_sheet(name, arguments))
 
+# %% ../nbs/9_experiments/97_cli.ipynb #807711a6
 def save_sheet(name, arguments):
     "Write the contact sheet of --picture; what the report said already is not said again."
     with warnings.catch_warnings():

@@ -67,7 +67,7 @@ def write_picture(path, kind, tag, values):
     if kind == "turned": Image.fromarray(stored_for(values, tag)).save(path, format="PNG", exif=exif_of(tag))
     if kind == "cut":
         Image.fromarray(values).save(path, format="PNG")
-        path.write_bytes(path.read_bytes()[:50])
+        path.write_bytes(path.read_bytes()[:43])
     if kind == "text": path.write_text("no picture")
     if kind in ("cut", "text", "twelve"): return BAD
     if kind in ("jpeg", "gif inside"):
@@ -98,7 +98,7 @@ def write_mask(path, kind, tag, ids):
     if kind == "other size": Image.fromarray(np.zeros((HEIGHT + 1, WIDTH), np.uint8)).save(path, format="PNG")
     if kind == "cut":
         Image.fromarray(ids).save(path, format="PNG")
-        path.write_bytes(path.read_bytes()[:50])
+        path.write_bytes(path.read_bytes()[:43])
     return BAD if kind in ("jpeg", "fractions", "colours", "cut") else np.zeros((HEIGHT + 1, WIDTH), np.uint8) if kind == "other size" else ids
 
 
