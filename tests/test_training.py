@@ -767,3 +767,25 @@ def test_auto_precision_is_measured_once_recorded_and_kept(tmp_path, monkeypatch
     monkeypatch.setattr(precision, "pass_seconds", lambda *a, **k: pytest.fail("measured again"))
     shutil.rmtree(tmp_path / "cache")
     assert len(pretrain(queue_method("moco"), Squares(), config, run_dir=tmp_path / "run")) == 4      # keeps what it began with
+
+
+# ---- small and odd inputs ------------------------------------------------------------------------------------------------------
+
+class Odd(Squares):
+    "Pictures as somebody might give them."
+    def __init__(self, count=8, channels=3, scale=None): super().__init__(); self.count, self.channels, self.scale = count, channels, scale
+    def __len__(self): return self.count
+    def __getitem__(self, i):
+        image = self.images[i][:self.channels]
+        return (image.float() / self.scale if self.scale else image), torch.zeros(32, 32, dtype=torch.long)
+
+
+@pytest.mark.parametrize("data, settings, words", [
+    (Odd(3), {}, "batch_size: 4 images on each of 1 processes, but the data set has 3"), (Odd(channels=1), {}, "images"), (Odd(scale=255), {}, "images: expected uint8")])
+def test_odd_pictures_are_refused_by_name(data, settings, words):
+    with pytest.raises(ValueError, match=words): pretrain(queue_method("moco"), data, TrainConfig(steps=2, batch_size=4, device="cpu", progress=False))
+
+
+def test_a_last_batch_that_does_not_fill_waits():
+    assert len(pretrain(queue_method("moco"), Odd(7), TrainConfig(steps=3, batch_size=4, device="cpu", progress=False))) == 3
+    assert len(pretrain(queue_method("moco"), Odd(7), TrainConfig(steps=22, batch_size=1, device="cpu", progress=False))) == 22      # no false collapse

@@ -579,7 +579,7 @@ def watched_finish(self, step, terms):
     if self.broken:
         raise TrainingStopped(f"step {step}: the gradient holds NaN or infinite values though every term is "
                               f"a number; {ADVICE.format(lr=self.config.lr)}")
-    if step == 0: note_queue(self.method, self.config.steps)
+    if step == self.rank == 0: note_queue(self.method, self.config.steps)
     if look: self.look(step)
     self.bar.update()
 
