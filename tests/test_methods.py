@@ -159,7 +159,7 @@ def test_agreement_counts_neighbours():
 
 def test_agreement_is_0_and_no_nan_where_no_cell_has_a_match(monkeypatch):
     import pixcl_nb.methods.densecl as densecl
-    none = lambda kind, query_map, *_: torch.full((len(query_map), query_map[0, 0].numel()), -1)
+    none = lambda kind, query_map, *_, **__: torch.full((len(query_map), query_map[0, 0].numel()), -1)
     monkeypatch.setattr(densecl, "choose_matches", none)
     terms = create_method("densecl", seed=0, **SMALL["densecl"]).loss(images(), generator=generator())
     assert terms["agreement"] == 0 and terms["agreement"].dtype == torch.float32 and terms["dense"] == 0

@@ -14,8 +14,10 @@ from torch import nn
 
 from ..checks import check_name
 from ..networks.encoders import create_encoder
+from ..networks.encoding import colours_of
+from ..processes import distributed_world
 
-# %% ../../nbs/5_methods/51_contract.ipynb #30b821ec
+# %% ../../nbs/5_methods/51_contract.ipynb #ba90bbe5
 class Method(nn.Module):
     """What every method shares: `branch` is trained (its `encoder` survives), `config` is a dataclass of
     every number."""
@@ -29,7 +31,12 @@ class Method(nn.Module):
         super().__init__()
         names = [field.name for field in dataclasses.fields(self.Config)]
         for name in config: check_name(f"{type(self).__name__} setting", name, names)
-        self.config = self.Config(**config)
+        self.config, self.given = self.Config(**config), set(config)
+
+    def __setattr__(self, name, value):
+        super().__setattr__(name, value)           # whoever sets `branch` gives the method its encoder
+        if name == "branch" and hasattr(value, "encoder"):
+            self.config = share_colours(value.encoder, self.config, self.given)
 
     @property
     def encoder(self): return self.branch.encoder
@@ -70,6 +77,28 @@ def make_encoder(
     raise TypeError(
         "encoder: expected a name or a module with .channels and .stride (see create_encoder), got"
         f" {type(encoder).__name__}")
+
+# %% ../../nbs/5_methods/51_contract.ipynb #f6cc6a67
+def share_colours(
+    encoder, # the method's; gets the colours of the views
+    config, # settings with a `view`, or a `compose` that has one; others are left alone
+    given # names of the settings that the user gave
+):
+    "The settings, with views in the encoder's colours; or, where views were given, the encoder with theirs."
+    place = "compose" if getattr(config, "compose", None) is not None else "view"
+    whole = getattr(config, place, None)
+    view = getattr(whole, "view", whole)
+    if not hasattr(view, "mean"): return config
+    mean, std = colours_of(encoder)
+    if (tuple(view.mean), tuple(view.std)) != (mean, std) and place not in given:
+        view = dataclasses.replace(view, mean=mean, std=std)
+        whole = dataclasses.replace(whole, view=view) if place == "compose" else view
+        config = dataclasses.replace(config, **{place: whole})
+    elif tuple(view.mean) != mean and getattr(encoder, "weights", None) and distributed_world()[0] == 0:
+        print(f"view.mean: {view.mean} is not {mean}, with which {encoder.weights['file']} was trained; "
+              "the views' numbers are used, and carried on")
+    encoder.mean, encoder.std = tuple(view.mean), tuple(view.std)
+    return config
 
 # %% ../../nbs/5_methods/51_contract.ipynb #bb6025db
 METHODS = {

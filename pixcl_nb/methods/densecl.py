@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn.functional import adaptive_avg_pool2d, normalize
 
 from ..checks import check_name, check_range, check_tensor
-from ..networks.encoders import DenseProjector, Projector
+from ..networks.encoders import DenseProjector, Projector, cell_offset
 from ..losses.infonce import info_nce
 from ..losses.streaming import refuse_transforms, wide, zero_of
 from ..positives.matching import choose_matches, match_accuracy
@@ -169,7 +169,8 @@ def densecl_loss_of_images(self,
     with torch.no_grad():
         keys = self.embed_keys(views[1].image, generator)
         key_cells, key_global, key_dense = (output.float() for output in keys)
-        truth = choose_matches("geometric", key_cells, key_cells, *views)
+        offset = cell_offset(self.encoder)
+        truth = choose_matches("geometric", key_cells, key_cells, *views, offset=offset)
         match = truth if self.config.positives == "geometric" else choose_matches(
             self.config.positives, query_cells.detach().float(), key_cells)
     dense = query_dense.float().flatten(2), key_dense.flatten(2)
