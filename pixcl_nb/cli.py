@@ -54,24 +54,39 @@ def field_comments(config)->dict:
         comments |= dict(re.findall(r"^    (\w+)\s*:.*?#\s*(.+?)\s*$", source, re.M))
     return comments
 
+
+
+# %% ../nbs/9_experiments/97_cli.ipynb #14b101ab
+PLAIN = {"int": int, "float": float, "str": str}
+METAVARS = {"int": "N", "float": "X", "str": "WORD"}
+
+def option_of(field, comment="")->dict:
+    "What `add_argument` is told about a dataclass's field; None for a field that is no option."
+    kind = getattr(field.type, "__name__", str(field.type))
+    about = {"default": argparse.SUPPRESS, "help": comment.replace("%", "%%")}
+    if kind == "bool": return {**about, "action": argparse.BooleanOptionalAction}
+    if kind in PLAIN: return {**about, "type": PLAIN[kind], "metavar": METAVARS[kind]}
+    if kind != "tuple": return None
+    metavar = field.name.rstrip("s").upper()[:5]
+    return {**about, "type": field.metadata.get("type", int), "nargs": "+", "metavar": metavar}
+
 def add_fields(
     parser, # an argparse parser
     config, # a dataclass
     leave=() # names to leave out
 ):
     "One `--option` for each plain field of a dataclass; what is not given keeps the dataclass's own default."
-    kinds, comments = {"int": int, "float": float, "str": str}, field_comments(config)
+    comments = field_comments(config)
     for field in dataclasses.fields(config):
-        option, kind = "--" + field.name.replace("_", "-"), getattr(field.type, "__name__", str(field.type))
-        about = {"default": argparse.SUPPRESS, "help": comments.get(field.name, "").replace("%", "%%")}
-        if field.name in leave or kind not in (*kinds, "bool", "tuple"): continue
-        if kind == "bool": parser.add_argument(option, action=argparse.BooleanOptionalAction, **about)
-        elif kind == "tuple": parser.add_argument(option, type=field.metadata.get("type", int), nargs="+", metavar=field.name.rstrip("s").upper()[:5], **about)
-        else: parser.add_argument(option, type=kinds[kind], metavar={"int": "N", "float": "X"}.get(kind, "WORD"), **about)
+        about = None if field.name in leave else option_of(field, comments.get(field.name, ""))
+        if about: parser.add_argument("--" + field.name.replace("_", "-"), **about)
 
 def given_fields(arguments, config)->dict:
     "The options of `add_fields` that were given."
-    return {field.name: getattr(arguments, field.name) for field in dataclasses.fields(config) if hasattr(arguments, field.name)}
+    names = [field.name for field in dataclasses.fields(config)]
+    return {name: getattr(arguments, name) for name in names if hasattr(arguments, name)}
+
+
 
 # %% ../nbs/9_experiments/97_cli.ipynb #3190a5e8
 @dataclass(frozen=True)
@@ -82,6 +97,7 @@ class Command:
     add: object      # parser → None: adds the options
     run: object      # arguments → exit code, or None for 0
 
+# %% ../nbs/9_experiments/97_cli.ipynb #89af56cd
 COMMANDS = {}        # word → Command
 
 # %% ../nbs/9_experiments/97_cli.ipynb #d776118f
@@ -121,109 +137,130 @@ def add_data_command(parser):
     parser.add_argument("--picture", metavar="FILE.png", help="also write a contact sheet")
     parser.add_argument("--count", type=int, default=12, metavar="N", help="images on the contact sheet")
     parser.add_argument("--out", metavar="FILE.json", help="also write the report as JSON")
-    parser.add_argument("--write-samples", metavar="FOLDER", help="write the built-in samples there as a folder data set, and do nothing else")
+    parser.add_argument(
+        "--write-samples", metavar="FOLDER",
+        help="write the built-in samples there as a folder data set, and do nothing else")
 
 def data_command(arguments):
     "pixcl data"
     if arguments.write_samples:
         write_samples(arguments.write_samples, SAMPLE_SPLITS)
-        return say(f"samples written; look at them: pixcl data --data folder --root {arguments.write_samples}")
+        return say("samples written; look at them: pixcl data --data folder --root", arguments.write_samples)
     report = inspect_data(arguments.data, arguments.root, arguments.split, arguments.limit)
     say(report)
     if arguments.out: atomic_write(arguments.out, json.dumps(report.to_dict(), indent=1))
-    if arguments.picture and not report.faults: say("contact sheet:", save_contact_sheet(load_data(arguments.data, arguments.root, arguments.split), arguments.picture, arguments.count))
-    return 3 if report.faults else 0
+    if report.faults: return 3
+    if arguments.picture:
+        data = load_data(arguments.data, arguments.root, arguments.split)
+        say("contact sheet:", save_contact_sheet(data, arguments.picture, arguments.count))
 
-COMMANDS["data"] = Command("what a data set holds, and what is wrong with it", ("pixcl data", "pixcl data --data folder --root ~/photos --split train --picture sheet.png", "pixcl data --write-samples ~/samples"), add_data_command, data_command)
+# %% ../nbs/9_experiments/97_cli.ipynb #449b3062
+COMMANDS["data"] = Command(
+    "what a data set holds, and what is wrong with it",
+    (
+        "pixcl data",
+        "pixcl data --data folder --root ~/photos --split train --picture sheet.png",
+        "pixcl data --write-samples ~/samples"),
+    add_data_command,
+    data_command)
 
 # %% ../nbs/9_experiments/97_cli.ipynb #6f3ed895
 def add_recipes(parser):
-    parser.add_argument("name", nargs="?", metavar="NAME", help="print this one as a configuration file, with sources")
-    parser.add_argument("--cost", action="store_true", help="count one step (some seconds) and estimate memory and hours on 8 GPUs")
-    parser.add_argument("--precision", choices=["float32", "bf16"], help="for the cost; default: the recipe's own")
-    parser.add_argument("--dry-run", type=int, nargs="?", const=2, metavar="STEPS", help="train so many steps on noise at full size")
-    parser.add_argument("--batch-size", type=int, metavar="N", help="of the dry run; default: the recipe's on a GPU, 4 on a CPU")
+    parser.add_argument(
+        "name", nargs="?", metavar="NAME", help="print this one as a configuration file, with sources")
+    parser.add_argument(
+        "--cost", action="store_true",
+        help="count one step (some seconds) and estimate memory and hours on 8 GPUs")
+    parser.add_argument(
+        "--precision", choices=["float32", "bf16"], help="for the cost; default: the recipe's own")
+    parser.add_argument(
+        "--dry-run", type=int, nargs="?", const=2, metavar="STEPS",
+        help="train so many steps on noise at full size")
+    parser.add_argument(
+        "--batch-size", type=int, metavar="N",
+        help="of the dry run; default: the recipe's on a GPU, 4 on a CPU")
     add_threads(parser)
 
+# %% ../nbs/9_experiments/97_cli.ipynb #4768a921
 def recipes_command(arguments):
     "pixcl recipes"
     torch.set_num_threads(arguments.threads)
     if arguments.name is None:
-        for name, one in RECIPES.items(): say(f"{name:20} {one.title}" + (f" (needs {', '.join('--' + need for need in one.needs)})" if one.needs else ""))
+        for name, one in RECIPES.items():
+            needs = f" (needs {', '.join('--' + need for need in one.needs)})" if one.needs else ""
+            say(f"{name:20} {one.title}{needs}")
         for name, (title, _) in FINETUNES.items(): say(f"{name:20} {title} (for `pixcl evaluate --recipe`)")
         return say("auxiliary contrast: none; no code was released and the paper's settings are unknown")
     if not arguments.cost and not arguments.dry_run: return say(recipe_text(arguments.name))
     if arguments.cost: say(recipe_bill(arguments.name, arguments.precision))
-    if arguments.dry_run: say(dry_run(run_config(recipe_values(arguments.name)), arguments.batch_size, arguments.dry_run))
+    if arguments.dry_run:
+        config = run_config(recipe_values(arguments.name))
+        say(dry_run(config, arguments.batch_size, arguments.dry_run))
 
-COMMANDS["recipes"] = Command("the papers' settings, where each was read, and what they cost", ("pixcl recipes", "pixcl recipes densecl-coco > my.yaml", "pixcl recipes cp2-imagenet --cost --precision bf16"), add_recipes, recipes_command)
+# %% ../nbs/9_experiments/97_cli.ipynb #06614a79
+COMMANDS["recipes"] = Command(
+    "the papers' settings, where each was read, and what they cost",
+    (
+        "pixcl recipes",
+        "pixcl recipes densecl-coco > my.yaml",
+        "pixcl recipes cp2-imagenet --cost --precision bf16"),
+    add_recipes,
+    recipes_command)
 
 # %% ../nbs/9_experiments/97_cli.ipynb #361641c1
 def add_pretrain(parser):
     parser.add_argument(
-        "method", nargs="?", metavar="METHOD", help=", ".join(METHODS) + ", or your own as module:Class"
-    )
+        "method", nargs="?", metavar="METHOD", help=", ".join(METHODS) + ", or your own as module:Class")
     parser.add_argument("--recipe", metavar="NAME", help="a paper's settings; `pixcl recipes` lists them")
     parser.add_argument(
-        "--config", metavar="FILE", help="a configuration (YAML or JSON), or the run.yaml of another run"
-    )
+        "--config", metavar="FILE", help="a configuration (YAML or JSON), or the run.yaml of another run")
     parser.add_argument(
-        "--set",
-        action="append",
-        metavar="NAME=VALUE",
-        help="any field; a dot leads inside: view.size=96, train.lr=.01",
-    )
+        "--set", action="append", metavar="NAME=VALUE",
+        help="any field; a dot leads inside: view.size=96, train.lr=.01")
     parser.add_argument("--out", required=True, metavar="RUN", help="the run's folder")
     parser.add_argument(
-        "--fresh", action="store_true", help="start anew even if the run's folder holds checkpoints"
-    )
+        "--fresh", action="store_true", help="start anew even if the run's folder holds checkpoints")
     parser.add_argument("--dry-run", action="store_true", help="two steps on noise at full size, then stop")
     add_fields(parser, RunConfig, leave=("method", "settings", "train", "encoder_options"))
     add_fields(parser, TrainConfig)
 
 # %% ../nbs/9_experiments/97_cli.ipynb #eabdee13
-def asked_config(arguments, world: int = 1) -> RunConfig:
+def check_needs(name, values):
+    "Refuse a recipe whose data or starting weights were not named."
+    missing = [need for need in recipe(name).needs if values.get(need) is None]
+    if not missing: return
+    about = f"; {recipe(name).about}" if recipe(name).about else ""
+    raise ValueError(f"recipe: {name} needs {', '.join('--' + need for need in missing)}{about}")
+
+def asked_config(arguments, world=1)->RunConfig:
     "The configuration that recipe, file, options and --set make together."
     options = {**given_fields(arguments, RunConfig), "train": given_fields(arguments, TrainConfig)}
-    if options.get("method") is None:
-        options.pop("method", None)
+    if options.get("method") is None: options.pop("method", None)
     values = layered(
         recipe_values(arguments.recipe, world) if arguments.recipe else {},
         read_config(arguments.config) if arguments.config else {},
         options,
-        nested(arguments.set),
-    )
-    missing = (
-        [name for name in recipe(arguments.recipe).needs if values.get(name) is None]
-        if arguments.recipe
-        else []
-    )
-    if missing:
-        raise ValueError(
-            f"recipe: {arguments.recipe} needs {', '.join('--' + name for name in missing)}"
-            + (f"; {recipe(arguments.recipe).about}" if recipe(arguments.recipe).about else "")
-        )
+        nested(arguments.set))
+    if arguments.recipe: check_needs(arguments.recipe, values)
     return run_config(values)
 
 # %% ../nbs/9_experiments/97_cli.ipynb #3bf727ca
 def pretrain_command(arguments):
     "pixcl pretrain METHOD"
     config = asked_config(arguments, distributed_world()[1])
-    if arguments.dry_run:
-        return say(dry_run(config, out=arguments.out))
+    if arguments.dry_run: return say(dry_run(config, out=arguments.out))
     _, history = run(config, arguments.out, resume=not arguments.fresh)
     say(f"{history}\nencoder: {Path(arguments.out) / 'encoder.safetensors'}")
 
+# %% ../nbs/9_experiments/97_cli.ipynb #61fcf3aa
 COMMANDS["pretrain"] = Command(
     "pretrain one method, here or under torchrun; killed at any moment, the same command goes on",
     (
-        (
-            "pixcl pretrain cp2 --steps 400 --batch-size 32 --set compose.size=96 --set compose.stride=8"
-            " --out runs/cp2"),
+        "pixcl pretrain cp2 --steps 400 --batch-size 32 --set compose.size=96 --set compose.stride=8"
+        " --out runs/cp2",
         "pixcl pretrain --recipe densecl-coco --root ~/coco --precision bf16 --out runs/densecl",
-        (
-            "torchrun --nproc-per-node 8 -m pixcl_nb.cli pretrain --recipe cp2-imagenet --root ~/imagenet"
-            " --out runs/cp2"),
+        "torchrun --nproc-per-node 8 -m pixcl_nb.cli pretrain --recipe cp2-imagenet --root ~/imagenet"
+        " --out runs/cp2",
         "pixcl pretrain --config runs/cp2/run.yaml --seed 1 --out runs/cp2-seed1"),
     add_pretrain,
     pretrain_command)
@@ -232,8 +269,7 @@ COMMANDS["pretrain"] = Command(
 def add_rerun(parser):
     parser.add_argument("folder", metavar="RUN", help="a finished run's folder")
     parser.add_argument(
-        "--out", metavar="RUN", help="where the new run goes; default: beside it, with -rerun"
-    )
+        "--out", metavar="RUN", help="where the new run goes; default: beside it, with -rerun")
 
 def rerun_command(arguments):
     "pixcl rerun RUN"
@@ -245,18 +281,21 @@ COMMANDS["rerun"] = Command(
     "do a run again from its folder alone, and compare every parameter",
     ("pixcl rerun runs/cp2", "pixcl rerun runs/cp2 --out runs/again"),
     add_rerun,
-    rerun_command,
-)
+    rerun_command)
 
 # %% ../nbs/9_experiments/97_cli.ipynb #1cde9121
 def add_encoder(parser):
-    parser.add_argument("source", nargs="?", metavar="RUN", help="a run's folder, or a checkpoint file in any layout that load_checkpoint knows")
+    parser.add_argument(
+        "source", nargs="?", metavar="RUN",
+        help="a run's folder, or a checkpoint file in any layout that load_checkpoint knows")
     parser.add_argument("--checkpoint", metavar="FILE", help="the same, as an option")
-    parser.add_argument("--encoder", default=None, metavar="NAME", help="for a file: pixcl_tiny (default) or a timm name")
-    parser.add_argument("--output-stride", type=int, metavar="N", help="pixels per feature cell; default: as trained")
+    parser.add_argument("--encoder", metavar="NAME", help="for a file: pixcl_tiny (default) or a timm name")
+    parser.add_argument(
+        "--output-stride", type=int, metavar="N", help="pixels per feature cell; default: as trained")
     parser.add_argument("--pretrained", action="store_true", help="timm's own weights (downloaded)")
     parser.add_argument("--network", metavar="WORD", help="which of several networks in a file, e.g. teacher")
 
+# %% ../nbs/9_experiments/97_cli.ipynb #fb079ccc
 def asked_encoder(arguments)->tuple:
     "(encoder, its name, decoder or None, the run's configuration or None)."
     source, stride = arguments.source or arguments.checkpoint, arguments.output_stride
@@ -265,10 +304,12 @@ def asked_encoder(arguments)->tuple:
         report = load_checkpoint(encoder, source, network=arguments.network) if source else None
         if report and report.plain: say(report)                # anything else has been said while loading
         return encoder, arguments.encoder or "pixcl_tiny", None, None
-    if arguments.encoder or arguments.pretrained: raise ValueError(f"encoder: {source} is a run's folder, which says itself which encoder it has; leave --encoder and --pretrained out")
+    if arguments.encoder or arguments.pretrained:
+        raise ValueError(f"encoder: {source} is a run's folder, which says itself which encoder it has; "
+                         "leave --encoder and --pretrained out")
     method, config = load_run(source)
     encoder = method.encoder
-    if stride and stride != encoder.stride:                                   # the same tensors, other strides and dilations
+    if stride and stride != encoder.stride:                # the same tensors, other strides and dilations
         encoder = create_encoder(config.encoder, stride, **config.encoder_options)
         encoder.load_state_dict(method.encoder.state_dict())
         encoder.mean, encoder.std, encoder.weights = (
@@ -281,20 +322,31 @@ def add_labels(parser):
     add_data(parser, default=None)
     add_size(parser)
     parser.add_argument("--clusters", type=int, required=True, metavar="K", help="how many labels")
-    parser.add_argument("--outliers", type=float, default=.05, metavar="X", help="share of pixels farthest from their centre that get no label")
+    parser.add_argument(
+        "--outliers", type=float, default=.05, metavar="X",
+        help="share of pixels farthest from their centre that get no label")
     parser.add_argument("--seed", type=int, default=0, metavar="N")
-    parser.add_argument("--out", required=True, metavar="FOLDER", help="where the labels go, for `pixcl pretrain auxiliary_contrast --labels FOLDER`")
+    parser.add_argument(
+        "--out", required=True, metavar="FOLDER",
+        help="where the labels go, for `pixcl pretrain auxiliary_contrast --labels FOLDER`")
     add_threads(parser)
 
+# %% ../nbs/9_experiments/97_cli.ipynb #76ceef83
 def labels_command(arguments):
     "pixcl labels"
     torch.set_num_threads(arguments.threads)
     encoder, *_, config = asked_encoder(arguments)
     data, = asked_data(arguments, [arguments.split], config)
-    labels = fit_auxiliary_labels(encoder, data, arguments.clusters, arguments.out, outliers=arguments.outliers, seed=arguments.seed)
-    say(f"{labels}\nnext: pixcl pretrain auxiliary_contrast --labels {arguments.out} --data {arguments.data} …")
+    labels = fit_auxiliary_labels(
+        encoder, data, arguments.clusters, arguments.out, outliers=arguments.outliers, seed=arguments.seed)
+    say(labels)
+    say(f"next: pixcl pretrain auxiliary_contrast --labels {arguments.out} --data {arguments.data} …")
 
-COMMANDS["labels"] = Command("discover labels by clustering an encoder's features", ("pixcl labels runs/densecl --clusters 24 --out runs/labels",), add_labels, labels_command)
+COMMANDS["labels"] = Command(
+    "discover labels by clustering an encoder's features",
+    ("pixcl labels runs/densecl --clusters 24 --out runs/labels",),
+    add_labels,
+    labels_command)
 
 # %% ../nbs/9_experiments/97_cli.ipynb #a684dddc
 ALSO = {"probe": "linear_probe", "separability": "separation"}       # other words for a protocol
@@ -380,7 +432,8 @@ def evaluate_command(arguments):
     if "boundary" in protocols and not drawing & set(asked): asked.insert(0, "linear_probe")
     title = str(arguments.source or arguments.checkpoint or name)
     settings = dict(name=title, seed=arguments.seed, options=options)
-    report = EvaluationReport(title, {}, about(encoder, Items("train", train), Items("test", test), arguments.seed))
+    of = about(encoder, Items("train", train), Items("test", test), arguments.seed)
+    report = EvaluationReport(title, {}, of)
     if asked: report = evaluate(encoder, (train, test), asked, head=head, **settings)
     if "boundary" in protocols: report.results["boundary"] = boundaries(report, test)
     if "pck" in protocols: report.results["pck"] = keypoints(encoder, arguments)
@@ -392,9 +445,8 @@ COMMANDS["evaluate"] = Command(
     "what is an encoder worth for pixels?",
     (
         "pixcl evaluate runs/cp2 --protocols probe finetune retrieve --out runs/cp2/evaluation.json",
-        (
-            "pixcl evaluate moco_v2_200ep.pth.tar --encoder resnet50 --output-stride 16 --data voc --root"
-            " ~/voc --size 256 256 --device cuda"),
+        "pixcl evaluate moco_v2_200ep.pth.tar --encoder resnet50 --output-stride 16 --data voc --root ~/voc"
+        " --size 256 256 --device cuda",
         "pixcl evaluate runs/densecl --recipe densecl-voc --root ~/voc --device cuda --out voc.json",
         "pixcl evaluate runs/densecl --protocols all --set cluster.k=30 --steps 500"),
     add_evaluate,
@@ -405,11 +457,8 @@ def add_export(parser):
     add_encoder(parser)
     parser.add_argument("--to", required=True, metavar="TOOL", help=", ".join(STATES))
     parser.add_argument(
-        "--out",
-        required=True,
-        metavar="FILE",
-        help="timm: .safetensors or .pth; torchvision, mmseg: .pth; detectron2: .pth or .pkl",
-    )
+        "--out", required=True, metavar="FILE",
+        help="timm: .safetensors or .pth; torchvision, mmseg: .pth; detectron2: .pth or .pkl")
     add_threads(parser)
 
 def export_command(arguments):
@@ -422,11 +471,9 @@ COMMANDS["export"] = Command(
     "the backbone as a file that another tool loads",
     (
         "pixcl export runs/densecl --to detectron2 --out backbone.pth",
-        "pixcl export moco.pth.tar --encoder resnet50 --to mmseg --out backbone.pth",
-    ),
+        "pixcl export moco.pth.tar --encoder resnet50 --to mmseg --out backbone.pth"),
     add_export,
-    export_command,
-)
+    export_command)
 
 # %% ../nbs/9_experiments/97_cli.ipynb #91d8511a
 def add_demo(parser):
@@ -439,22 +486,43 @@ def demo_command(arguments):
     torch.set_num_threads(arguments.threads)
     run_demo(DemoConfig(**given_fields(arguments, DemoConfig)), arguments.out)
 
+COMMANDS["demo"] = Command(
+    "pretrain CP2 and MoCo, evaluate both against random weights, write a report",
+    (
+        "pixcl demo",
+        "pixcl demo --data camvid --root ~/camvid --seeds 0 1 2 --split val --out runs/camvid"),
+    add_demo,
+    demo_command)
+
+# %% ../nbs/9_experiments/97_cli.ipynb #db4156bd
 def add_claims(parser):
-    parser.add_argument("--scale", choices=SCALES, default="laptop", help="where the numbers start from; small = machinery only, on the samples")
+    parser.add_argument(
+        "--scale", choices=SCALES, default="laptop",
+        help="where the numbers start from; small = machinery only, on the samples")
     add_fields(parser, ClaimsConfig)
-    parser.add_argument("--out", default="runs/claims", metavar="FOLDER", help="of arms, jobs, rows and results")
+    parser.add_argument(
+        "--out", default="runs/claims", metavar="FOLDER", help="of arms, jobs, rows and results")
     add_threads(parser)
+
+def row_line(row)->str:
+    "One claim in one line: the difference and the verdict, or why it failed."
+    found = row["error"] if "error" in row else f"{row['difference']['mean']:+.3f}, {row['verdict']}"
+    return f"{row['paper']:12} {row['claim']}: {found}"
 
 def claims_command(arguments):
     "pixcl claims"
     torch.set_num_threads(arguments.threads)
     config = ClaimsConfig(**{**SCALES[arguments.scale], **given_fields(arguments, ClaimsConfig)})
     rows = run_claims(config, arguments.out, arguments.scale)["rows"].values()
-    for row in rows: print(f"{row['paper']:12} {row['claim']}: " + (row["error"] if "error" in row else f"{row['difference']['mean']:+.3f}, {row['verdict']}"))
+    for row in rows: print(row_line(row))
     return int(any("error" in row for row in rows))
 
-COMMANDS["demo"] = Command("pretrain CP2 and MoCo, evaluate both against random weights, write a report", ("pixcl demo", "pixcl demo --data camvid --root ~/camvid --seeds 0 1 2 --split val --out runs/camvid"), add_demo, demo_command)
-COMMANDS["claims"] = Command("the papers' claims against our own runs", (f"pixcl claims --rows densecl_probe --root ~/camvid --seeds 0 1 2", "rows: " + ", ".join(ROWS)), add_claims, claims_command)
+# %% ../nbs/9_experiments/97_cli.ipynb #be331cc6
+COMMANDS["claims"] = Command(
+    "the papers' claims against our own runs",
+    ("pixcl claims --rows densecl_probe --root ~/camvid --seeds 0 1 2", "rows: " + ", ".join(ROWS)),
+    add_claims,
+    claims_command)
 
 # %% ../nbs/9_experiments/97_cli.ipynb #39f27dbe
 CODES = (

@@ -8,7 +8,7 @@ import torch
 
 from pixcl_nb.experiments.claims import (
     ARMS, LABELLINGS, ROWS, SCALES, Bench, ClaimsConfig, NoiseFeatures, claim_row, claim_command_line,
-    extractor, paired, run_claims, score, step_times, verdict)
+    extractor, paired_difference, run_claims, score, step_times, verdict)
 from pixcl_nb.cli import main
 
 quiet = dict(say=lambda text: None)
@@ -19,13 +19,13 @@ TINY = dict(data="samples", size=(128, 128), split="val", seeds=(0,), steps=2, q
 def test_interval_is_students_t():
     from scipy.stats import ttest_rel
     a, b = np.random.default_rng(0).normal(size=(2, 5))
-    found, expected = paired(a, b), ttest_rel(a, b).confidence_interval(.95)
+    found, expected = paired_difference(a, b), ttest_rel(a, b).confidence_interval(.95)
     assert (found["low"], found["high"]) == pytest.approx((expected.low, expected.high))
     assert found["each"] == pytest.approx(list(a - b))
 
 
 @pytest.mark.parametrize("differences, said", [([.02, .021, .019], "reproduced"), ([-.02, -.021, -.019], "contradicted"), ([.05, -.01, .01], "not at this scale"), ([.3], "one seed: no verdict")])
-def test_verdict_is_a_rule(differences, said): assert verdict(paired(differences, np.zeros(len(differences)))) == said
+def test_verdict_is_a_rule(differences, said): assert verdict(paired_difference(differences, np.zeros(len(differences)))) == said
 
 
 @pytest.fixture(scope="module")

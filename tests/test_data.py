@@ -136,9 +136,9 @@ def test_render_into_cache_is_whole_or_absent(monkeypatch, tmp_path):
     monkeypatch.setattr(scenes_module, "library_folder", lambda: tmp_path/"site-packages"/"pixcl_nb")     # as from a wheel
     monkeypatch.setattr(scenes_module, "SAMPLE_SPLITS", {"train": 2, "val": 1, "test": 0, "pairs": 1})
     write = scenes_module.write_sample
-    def fails(folder, split, index, seed):
+    def fails(folder, split, *scene):
         if split == "val": raise KeyboardInterrupt
-        write(folder, split, index, seed)
+        write(folder, split, *scene)
     monkeypatch.setattr(scenes_module, "write_sample", fails)
     with pytest.raises(KeyboardInterrupt): sample_folder()
     assert list(tmp_path.iterdir()) == []
@@ -146,20 +146,20 @@ def test_render_into_cache_is_whole_or_absent(monkeypatch, tmp_path):
     assert len(load_data("samples")) == 2 and len(load_pairs()) == 1
     assert [path.name for path in tmp_path.iterdir()] == [f"samples-v{scenes_module.SAMPLE_VERSION}"]
     before = os.stat(sample_folder()/"classes.json").st_mtime_ns
-    assert os.stat(rendered_folder()/"classes.json").st_mtime_ns == before                               # not again
+    assert os.stat(sample_folder()/"classes.json").st_mtime_ns == before                                 # not again
 
 
 def test_killed_render_leaves_nothing_under_the_final_name(tmp_path):
-    code = ("import os, pixcl_nb.images.scenes as d\nold = d.write_sample\ndef kill(f, s, i, seed):\n    old(f, s, i, seed)\n    os.kill(os.getpid(), 9)\n"
-            "d.write_sample = kill\nd.rendered_folder({'train': 3})")
+    code = ("import os, pixcl_nb.images.scenes as d\nold = d.write_sample\ndef kill(*scene):\n    old(*scene)\n    os.kill(os.getpid(), 9)\n"
+            "d.write_sample = kill\nd.rendered_folder(d.cache_folder()/'scenes', lambda folder: d.write_samples(folder, {'train': 3}))")
     done = subprocess.run([sys.executable, "-c", code], env=os.environ | {"PIXCL_NB_CACHE": str(tmp_path)}, capture_output=True)
     assert done.returncode == -9 and [path.suffix for path in tmp_path.iterdir()] == [".tmp"]
     [left] = tmp_path.iterdir()
     os.utime(left, (0, 0))
     os.environ["PIXCL_NB_CACHE"], before = str(tmp_path), os.environ.get("PIXCL_NB_CACHE")
-    try: rendered_folder({"train": 1})
+    try: rendered_folder(tmp_path/"scenes", lambda folder: write_samples(folder, {"train": 1}))
     finally: os.environ.pop("PIXCL_NB_CACHE") if before is None else os.environ.update(PIXCL_NB_CACHE=before)
-    assert [path.name for path in tmp_path.iterdir()] == [f"samples-v{scenes_module.SAMPLE_VERSION}"]     # the old litter is swept
+    assert [path.name for path in tmp_path.iterdir()] == ["scenes"]     # the old litter is swept
 
 
 # --- items, sizes, batches -------------------------------------------------------------------------------------------------

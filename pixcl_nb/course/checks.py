@@ -288,6 +288,9 @@ class Ledger(TorchDispatchMode):
         self.operations = 0
         self.largest = 0
 
+    @classmethod
+    def _should_skip_dynamo(cls): return False         # spares the import of torch._dynamo, two seconds
+
     def __torch_dispatch__(self, function, types, values=(), keywords=None):
         result = function(*values, **(keywords or {}))
         self.operations += 1

@@ -266,9 +266,7 @@ def mark_notebook(
     marked.remarks += deleted_and_edited(submission, master)
     seen = marked_cells(submission)
     marked.answers = {name: seen[name]["source"] for name in marked.written if name in seen}
-    session = Session(sandbox)
-    try: run_steps(plan(submission, master), session, master, marked)
-    finally: session.kill()
+    with Session(sandbox) as session: run_steps(plan(submission, master), session, master, marked)
     marked.seconds = time.monotonic() - started
     return marked
 

@@ -8,7 +8,6 @@ __all__ = ['Limits', 'busy']
 # %% ../../nbs/course/103_sandbox.ipynb #8099bb18
 import builtins
 import contextlib
-import ctypes
 import importlib
 import importlib.util
 import json
@@ -21,6 +20,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from dataclasses import asdict, dataclass
@@ -63,7 +63,7 @@ def plain(
     if isinstance(value, torch.Tensor):
         value = value.detach().cpu().contiguous()
         pieces.append(value.reshape(-1).view(torch.uint8).numpy() if value.numel() else np.zeros(0, np.uint8))
-        return {"tensor": [str(value.dtype)[6:], list(value.shape), len(pieces[-1])]}
+        return {"tensor": [str(value.dtype)[6:], list(value.shape), sum(map(len, pieces[:-1])), len(pieces[-1])]}
     if isinstance(value, torch.dtype): return {"dtype": str(value)[6:]}
     if isinstance(value, tuple): return {"tuple": [plain(x, pieces) for x in value]}
     if isinstance(value, list): return {"list": [plain(x, pieces) for x in value]}
@@ -73,14 +73,15 @@ def plain(
 
 # %% ../../nbs/course/103_sandbox.ipynb #9ccebcf9
 def send(
-    connection, # a socket
+    channel, # file of a socket
     value # what `plain` takes
 ):
     "One value into a socket: two lengths, the JSON, then the tensors one after another."
     pieces = []
     text = json.dumps(plain(value, pieces)).encode()
-    connection.sendall(struct.pack(">QQ", len(text), sum(map(len, pieces))) + text)
-    for piece in pieces: connection.sendall(memoryview(piece))
+    channel.write(struct.pack(">QQ", len(text), sum(map(len, pieces))) + text)
+    for piece in pieces: channel.write(piece)
+    channel.flush()
 
 # %% ../../nbs/course/103_sandbox.ipynb #3bea4652
 LARGEST_TEXT = 2**20                          # bytes of JSON in an answer
@@ -97,54 +98,31 @@ def dtype_of(
 
 def rich(
     value, # as `plain` made it
-    pieces # iterator over the tensors' bytes
+    content=b"" # all tensors' bytes
 ):
     "The value behind a piece of JSON."
     if not isinstance(value, dict): return value
-    (kind, content), = value.items()
-    if kind == "dtype": return dtype_of(content)
-    if kind == "dict": return dict(rich(pair, pieces) for pair in content)
-    if kind == "tuple": return tuple(rich(x, pieces) for x in content)
-    if kind == "list": return [rich(x, pieces) for x in content]
-    dtype, shape, size = content
-    dtype = dtype_of(dtype)
-    piece = pieces(size)
+    (kind, inner), = value.items()
+    if kind == "dtype": return dtype_of(inner)
+    if kind == "dict": return dict(rich(pair, content) for pair in inner)
+    if kind == "tuple": return tuple(rich(x, content) for x in inner)
+    if kind == "list": return [rich(x, content) for x in inner]
+    dtype, shape, start, size = inner
+    piece, dtype = memoryview(content)[start:start + size], dtype_of(dtype)
     return (torch.frombuffer(piece, dtype=dtype) if size else torch.empty(0, dtype=dtype)).reshape(shape)
 
 # %% ../../nbs/course/103_sandbox.ipynb #db698fd2
-def exactly(
-    connection, # a socket
-    count:int, # bytes
-    deadline # time.monotonic() at which to give up, or None
-)->bytearray:
-    "So many bytes. `TimeoutError` at the deadline, `EOFError` when the other side is gone."
-    piece = bytearray(count)
-    view = memoryview(piece)
-    while len(view):
-        if deadline is not None and time.monotonic() >= deadline: raise TimeoutError
-        connection.settimeout(None if deadline is None else max(.01, deadline - time.monotonic()))
-        got = connection.recv_into(view[:2**20])
-        if not got: raise EOFError
-        view = view[got:]
-    return piece
-
-# %% ../../nbs/course/103_sandbox.ipynb #fcff93f5
 def receive(
-    connection, # a socket
-    deadline:float=None, # time.monotonic() at which to give up
+    channel, # file of a socket
     trusted:bool=False # whether the other side is ours, and messages may be large
 ):
-    "One value out of a socket, see `exactly`."
-    length, size = struct.unpack(">QQ", exactly(connection, 16, deadline))
+    "One value out of a socket. `EOFError` when the other side is gone, `ValueError` for a message that is too large."
+    lengths = channel.read(16)
+    if len(lengths) < 16: raise EOFError
+    length, size = struct.unpack(">QQ", lengths)
     if not trusted and (length > LARGEST_TEXT or size > LARGEST_TENSORS):
         raise ValueError(f"a message of {length + size:,} bytes; at most {LARGEST_TENSORS:,} are allowed")
-    text = json.loads(exactly(connection, length, deadline))
-    content = memoryview(exactly(connection, size, deadline))
-    place = [0]
-    def pieces(count):
-        place[0] += count
-        return content[place[0] - count:place[0]]
-    return rich(text, pieces)
+    return rich(json.loads(channel.read(length)), bytearray(channel.read(size)))
 
 # %% ../../nbs/course/103_sandbox.ipynb #ba1b36bb
 def student_shell():
@@ -215,76 +193,49 @@ def set_limits(
         with contextlib.suppress(ValueError, OSError):
             resource.setrlimit(getattr(resource, name), (value, value))
 
-
-def leave_root():
-    "Become nobody, where the sandbox was started by root."
-    if os.getuid(): return
-    with contextlib.suppress(OSError): os.setgroups([])
-    os.setresgid(65534, 65534, 65534)
-    os.setresuid(65534, 65534, 65534)
-
 # %% ../../nbs/course/103_sandbox.ipynb #a734bdb6
-def reply_to(
-    order:dict, # do, number, and what it needs
-    shell, # IPython
-    cells:dict # number of execution → name
-)->dict:
-    "The answer, or the error, of an order."
-    try: return dict(number=order["number"], answer=answer_order(order, shell, cells))
-    except BaseException as error: return dict(number=order["number"], error=error_of(error, cells))
-
-
 def student_process(
-    connection, # socket to the marking process
+    channel, # file of a socket to the marking process
     shell # IPython
 ):
-    "Answer orders until the marking process has no more. Never returns."
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    "Answer orders, each within its seconds, until the marking process has no more."
+    signal.signal(signal.SIGALRM, signal.default_int_handler)
     cells = {}
-    send(connection, "ready")
     while True:
+        order = receive(channel, trusted=True)
         try:
-            order = receive(connection, trusted=True)
-            reply = reply_to(order, shell, cells)
-            try: send(connection, reply)
-            except TypeError as error:        # a value that cannot cross
-                send(connection, dict(number=reply["number"], error=error_of(error, {})))
-        except KeyboardInterrupt: continue
-        except EOFError: os._exit(0)
+            signal.setitimer(signal.ITIMER_REAL, order["seconds"])
+            try: reply = dict(answer=answer_order(order, shell, cells))
+            finally: signal.setitimer(signal.ITIMER_REAL, 0)
+        except BaseException as error: reply = dict(error=error_of(error, cells))
+        try: send(channel, reply)
+        except TypeError as error: send(channel, dict(error=error_of(error, {})))     # it cannot cross
 
 # %% ../../nbs/course/103_sandbox.ipynb #493c23d5
 PRELOAD = ("torch.nn.functional", "torch._functorch.eager_transforms", "matplotlib.pyplot", "IPython")
 
-def prepare():
-    "Import what every student's process needs; returns IPython's shell."
-    if "PIXCL_SANDBOX" in os.environ: leave_root()
-    for name in PRELOAD: importlib.import_module(name)
-    torch.set_num_threads(1)                             # a fork must not inherit a pool of threads
-    MEASURES["cost"](torch.ones, 1)                      # what torch imports at its first use
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    return student_shell()
-
-# %% ../../nbs/course/103_sandbox.ipynb #b3929477
 def serve(
     handle:int, # file descriptor of the socket to the marking process
     limits:dict # of Limits
 ):
-    "Fork a student's process for every socket that arrives. Ends with the marking process."
-    shell, control = prepare(), socket.socket(fileno=handle)
+    "Import once, then fork a student's process for every socket that arrives. Ends with the marking process."
+    for name in PRELOAD: importlib.import_module(name)
+    torch.set_num_threads(1)                             # a fork must not inherit a pool of threads
+    shell, control = student_shell(), socket.socket(fileno=handle)
     control.sendall(b"r")
-    while True:
-        data, handles, _, _ = socket.recv_fds(control, 1, 1)
-        if not data: os._exit(0)
+    while (order := socket.recv_fds(control, 1, 1))[0]:
         if "PIXCL_SANDBOX" in os.environ:                # what the last one left behind ends
             with contextlib.suppress(OSError): os.kill(-1, signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]: pass
+        ours = socket.socket(fileno=order[1][0])
         if os.fork() == 0:
             control.close()
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             set_limits(limits)
-            try: student_process(socket.socket(fileno=handles[0]), shell)
+            ours.sendall(b"r")
+            try: student_process(ours.makefile("rwb"), shell)
             finally: os._exit(1)
-        os.close(handles[0])
+        ours.close()
 
 # %% ../../nbs/course/103_sandbox.ipynb #bad10be0
 def package_folder()->Path:
@@ -347,27 +298,17 @@ def read_only(
     return words
 
 # %% ../../nbs/course/103_sandbox.ipynb #60519f1a
+ROOT_AND_NOBODY = "echo; read go; exec sh -c 'echo 0 > /proc/sys/user/max_user_namespaces; echo; read go'"
+
 def two_user_namespace()->int:
-    "File descriptor of a user name space that knows root and nobody. Only for root."
-    hear, tell = os.pipe(), os.pipe()
-    child = os.fork()
-    if child == 0:
-        ctypes.CDLL(None).unshare(0x10000000)                                   # CLONE_NEWUSER
-        os.write(hear[1], b"1")
-        os.read(tell[0], 1)
-        with contextlib.suppress(OSError): Path("/proc/sys/user/max_user_namespaces").write_text("0")
-        os.write(hear[1], b"2")
-        os.read(tell[0], 1)
-        os._exit(0)
-    os.read(hear[0], 1)
-    for name in ("uid_map", "gid_map"): Path(f"/proc/{child}/{name}").write_text("0 0 1\n65534 65534 1")
-    os.write(tell[1], b"1")
-    os.read(hear[0], 1)
-    space = os.open(f"/proc/{child}/ns/user", os.O_RDONLY)
-    os.write(tell[1], b"2")
-    os.waitpid(child, 0)
-    for handle in (*hear, *tell): os.close(handle)
-    return space
+    "File descriptor of a user name space that knows root and nobody, and in which none can be made. Only for root."
+    with subprocess.Popen(["unshare", "--user", "sh", "-c", ROOT_AND_NOBODY], stdin=subprocess.PIPE,
+                          stdout=subprocess.PIPE) as child:
+        child.stdout.readline()
+        for name in ("uid_map", "gid_map"): Path(f"/proc/{child.pid}/{name}").write_text("0 0 1\n65534 65534 1")
+        child.stdin.write(b"\n"), child.stdin.flush()
+        child.stdout.readline()
+        return os.open(f"/proc/{child.pid}/ns/user", os.O_RDONLY)
 
 # %% ../../nbs/course/103_sandbox.ipynb #a7926a4b
 def installed_paths()->list:
@@ -409,6 +350,7 @@ def wall(
 # %% ../../nbs/course/103_sandbox.ipynb #f53449ea
 ENVIRONMENT = dict(OMP_NUM_THREADS="1", MALLOC_ARENA_MAX="2", MPLBACKEND="agg", TQDM_DISABLE="1", TERM="dumb",
                    LANG="C.utf8", PYTHONDONTWRITEBYTECODE="1", USER="student", PYTHONHASHSEED="0")
+NOBODY = "setpriv --reuid 65534 --regid 65534 --clear-groups".split()
 PROGRAM = ("import json, sys; from pixcl_nb.course.sandbox import serve; "
            "serve(int(sys.argv[1]), json.loads(sys.argv[2]))")
 
@@ -444,8 +386,9 @@ def command_of(
     inside.update(HOME="/tmp", PYTHONPATH="/course", PIXCL_SANDBOX="1", MPLCONFIGDIR="/tmp/.matplotlib",
                   IPYTHONDIR="/tmp/.ipython")
     words = [word for name, value in inside.items() for word in ("--setenv", name, value)]
-    line = wall(sandbox.library, sandbox.limits, closed_folders(sandbox.closed), space) + words + program
-    return dict(args=line, cwd="/", env={"PATH": os.environ.get("PATH", "/usr/bin:/bin")})
+    line = wall(sandbox.library, sandbox.limits, closed_folders(sandbox.closed), space) + words
+    if space is not None: line += NOBODY
+    return dict(args=line + program, cwd="/", env={"PATH": os.environ.get("PATH", "/usr/bin:/bin")})
 
 # %% ../../nbs/course/103_sandbox.ipynb #cf7a37a9
 def start(
@@ -472,7 +415,8 @@ def stop(
 ):
     "End everything inside."
     if sandbox.process is None: return
-    sandbox.control.close()
+    sandbox.control.close()                   # a server that still listens ends
+    with contextlib.suppress(subprocess.TimeoutExpired): sandbox.process.wait(.5)
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(sandbox.process.pid, signal.SIGKILL)
     sandbox.process.wait()
@@ -493,35 +437,23 @@ Sandbox.start, Sandbox.stop, Sandbox.__exit__ = start, stop, close
 Sandbox.__enter__ = lambda sandbox: sandbox
 
 # %% ../../nbs/course/103_sandbox.ipynb #3a80d109
-def greeting(
-    connection, # a new socket
-    seconds:float # to wait
-)->int:
-    "Process number of whoever sends the first message, by the kernel."
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-    connection.settimeout(seconds)
-    data, extra, _, _ = connection.recvmsg(16, socket.CMSG_SPACE(12), socket.MSG_PEEK)
-    if not data: raise EOFError
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 0)
-    receive(connection, time.monotonic() + seconds)
-    credentials = [content for _, kind, content in extra if kind == socket.SCM_CREDENTIALS]
-    return struct.unpack("3i", credentials[0][:12])[0]
-
-# %% ../../nbs/course/103_sandbox.ipynb #264bc9e0
 def fork(
     sandbox:Sandbox # running or not
-)->tuple:
-    "(process number, socket) of a fresh student's process; a dead server is started again."
+)->socket.socket:
+    "A socket to a fresh student's process; a dead server is started again."
     for attempt in range(3):
         if sandbox.process is None or sandbox.process.poll() is not None:
             sandbox.stop()
             sandbox.start()
         ours, theirs = socket.socketpair()
-        ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        ours.settimeout(20 * busy())
         try:
             with theirs: socket.send_fds(sandbox.control, [b"f"], [theirs.fileno()])
-            return greeting(ours, 20 * busy()), ours
-        except (OSError, EOFError, ValueError): sandbox.stop()
+            ready = ours.recv(1) == b"r"
+            ours.settimeout(None)
+            if ready: return ours
+        except OSError: pass
+        sandbox.stop()
     raise RuntimeError("the sandbox gives no process")
 
 
@@ -553,113 +485,99 @@ def as_student_error(
 
 # %% ../../nbs/course/103_sandbox.ipynb #a8c52b6a
 class Session:
-    "One submission's cells and functions in a sandbox."
+    "One submission's cells and functions in a sandbox; a context, which ends everything inside."
     def __init__(self,
         sandbox:Sandbox
     ):
         self.sandbox = sandbox
         self.limits = sandbox.limits
         self.left = dict(marked=self.limits.total_seconds, own=self.limits.own_seconds)
-        self.process = None
-        self.number = 0
+        self.socket = None                    # to a living process
         self.history = {}                     # name → source of the cells that may be repeated
         self.sources = {}                     # name → source of every cell
-        sandbox.stop()                        # nothing of the last submission is left
 
-    def kill(self):
-        "End the process."
-        if self.process is None: return
-        self.connection.close()
-        with contextlib.suppress(ProcessLookupError, PermissionError): os.kill(self.process, signal.SIGKILL)
-        self.process = None
+    def cut(self):
+        "Hear no more of this process. Whoever waits for it wakes up."
+        gone, self.socket = self.socket, None
+        if gone is not None:
+            with contextlib.suppress(OSError): gone.shutdown(socket.SHUT_RDWR)
+            gone.close()
+
+    def __enter__(self): return self
+
+    def __exit__(self, *error): self.cut(), self.sandbox.stop()
 
 # %% ../../nbs/course/103_sandbox.ipynb #88c8697f
-def answer_to(
-    session:Session, # with a living process
-    seconds:float # to wait
-):
-    "The answer to the session's last order; the process is dead if it broke off or sent nonsense."
-    try:
-        reply = receive(session.connection, time.monotonic() + seconds)
-        right = isinstance(reply, dict) and len(reply) == 2 and reply.get("number") == session.number
-        if not right: raise ValueError
-    except TimeoutError: raise
-    except Exception as error:                # whatever can be wrong with bytes that a student's process sent
-        session.kill()
-        ended = isinstance(error, (EOFError, OSError))
-        said = "ended: a crash, os._exit, or out of memory" if ended else "sent nonsense"
-        raise StudentError(f"the process {said}") from None
-    if isinstance(reply.get("error"), dict): raise as_student_error(reply["error"], session.sources)
-    return reply.get("answer")
-
-# %% ../../nbs/course/103_sandbox.ipynb #47343bb7
 def exchange(
     session:Session, # with a living process
     order:dict, # do, and what it needs
-    seconds:float # to wait
+    seconds:float # after which it is interrupted
 ):
-    "Send an order and wait. Interrupt what is too slow, kill what does not listen."
-    session.number += 1
+    "The reply to an order. The process is gone if it was deaf, broke off, or sent nonsense."
+    deaf = threading.Timer(seconds + 2 * busy(), session.cut)
+    deaf.start()
+    started, channel = time.monotonic(), session.socket.makefile("rwb")
     try:
-        session.connection.settimeout(seconds)
-        send(session.connection, dict(order, number=session.number))
-        return answer_to(session, seconds)
-    except (TimeoutError, BrokenPipeError, ConnectionResetError): pass
-    late = f"took longer than {seconds:.0f} s (an endless loop?) and was stopped"
-    with contextlib.suppress(OSError): os.kill(session.process, signal.SIGINT)
-    try: answer_to(session, 2 * busy())
-    except StudentError: pass
-    except TimeoutError: session.kill()
-    raise StudentError(late)
+        send(channel, dict(order, seconds=seconds))
+        reply = receive(channel)
+        if not isinstance(reply, dict) or len(reply) != 1: raise ValueError
+    except Exception as error:                # whatever can be wrong with bytes that a student's process sent
+        session.cut()
+        ended = isinstance(error, (EOFError, OSError))
+        reply = StudentError("the process " + ("ended: a crash, os._exit, or out of memory" if ended else "sent nonsense"))
+    finally: deaf.cancel()
+    late = StudentError(f"took longer than {seconds:.0f} s (an endless loop?) and was stopped")
+    if time.monotonic() - started >= seconds: raise late
+    if isinstance(reply, StudentError): raise reply
+    return reply
 
 # %% ../../nbs/course/103_sandbox.ipynb #d68abe55
-def timed(
+def ask(
     session:Session, # with a living process
     order:dict, # do, and what it needs
     whose:str="marked" # whose time it takes: marked or own
 ):
-    "An order within what is left of the student's time."
-    left = session.left[whose]
+    "The answer to an order, within what is left of the student's time."
+    left, whole, load = session.left[whose], session.limits.total_seconds, busy()
     seconds = min(session.limits.seconds, max(left, 1. if whose == "own" else 0.))
-    whole = session.limits.total_seconds
     if seconds <= 0: raise StudentError(f"the whole notebook took longer than {whole:g} s")
-    load, started = busy(), time.monotonic()
-    try: return exchange(session, order, seconds * load)
+    started = time.monotonic()
+    try: reply = exchange(session, order, seconds * load)
     finally: session.left[whose] -= (time.monotonic() - started) / load
+    if isinstance(reply.get("error"), dict): raise as_student_error(reply["error"], session.sources)
+    return reply.get("answer")
 
-# %% ../../nbs/course/103_sandbox.ipynb #aea6c465
+
 def revive(
     session:Session # whose process may have ended
 ):
     "A living process that has run every cell that may be repeated."
-    while session.process is None:
-        session.process, session.connection = session.sandbox.fork()
+    while session.socket is None:
+        session.socket = session.sandbox.fork()
         for name, (source, whose) in list(session.history.items()):
-            try: timed(session, dict(do="cell", name=name, source=source), whose)
-            except StudentError:
-                if session.process is None:
-                    del session.history[name]
-                    break
+            with contextlib.suppress(StudentError): ask(session, dict(do="cell", name=name, source=source), whose)
+            if session.socket is None:
+                del session.history[name]
+                break
 
-# %% ../../nbs/course/103_sandbox.ipynb #265f9186
-def run(
+# %% ../../nbs/course/103_sandbox.ipynb #81355923
+def run_in_session(
     session:Session, # of the submission
     name:str, # of the cell
     source:str, # its code
     whose:str="marked" # marked or own
 )->StudentError:
-    "Run a cell; the error it raised, or None. A cell that killed its process is not repeated."
+    "Run a cell; the error it raised, or None. A cell that ended its process is not repeated."
     session.sources[name] = source
     session.revive()
-    try: error = timed(session, dict(do="cell", name=name, source=source), whose)
-    except StudentError as failed:
-        if session.process is not None: session.history[name] = source, whose
-        return failed
-    session.history[name] = source, whose
-    return as_student_error(error, session.sources) if isinstance(error, dict) else None
+    error = None
+    try: error = ask(session, dict(do="cell", name=name, source=source), whose)
+    except StudentError as failed: error = failed
+    if session.socket is not None: session.history[name] = source, whose
+    return as_student_error(error, session.sources) if isinstance(error, dict) else error
 
 
-Session.run, Session.revive = run, revive
+Session.run, Session.revive = run_in_session, revive
 
 # %% ../../nbs/course/103_sandbox.ipynb #2c2c0fdd
 class RemoteFunction:
@@ -677,7 +595,7 @@ class RemoteFunction:
         "A measure of the function, by its name in MEASURES."
         self.session.revive()
         order = dict(do=measure, name=self.name, values=list(values), keywords=dict(keywords))
-        return timed(self.session, order)
+        return ask(self.session, order)
 
 # %% ../../nbs/course/103_sandbox.ipynb #a8d11bb3
 def visible_names(
@@ -686,12 +604,12 @@ def visible_names(
 )->dict:
     "Those of the wanted names that the cells defined: a stand-in for a function, or the value."
     session.revive()
-    found = timed(session, dict(do="names", names=sorted(wanted)))
+    found = ask(session, dict(do="names", names=sorted(wanted)))
     if not isinstance(found, dict): raise StudentError("the process sent nonsense")
     result = {}
     for name in set(found) & set(wanted):
         if found[name] == "function": result[name] = RemoteFunction(session, name)
-        else: result[name] = timed(session, dict(do="value", name=name))
+        else: result[name] = ask(session, dict(do="value", name=name))
     return result
 
 

@@ -3,9 +3,9 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "bench": ['DemoConfig', 'PROTOCOL_TITLES', 'START_TITLES', 'matches_within_one_cell', 'method_settings', 'words'],
-    "claims": ['ALWAYS', 'ARMS', 'Arm', 'Bench', 'ClaimsConfig', 'LABELLINGS', 'Labelling', 'MEASURED', 'ROWS', 'Row', 'SCALES', 'compare', 'paired', 'run_claims', 'verdict'],
+    "claims": ['ALWAYS', 'ARMS', 'Arm', 'Bench', 'COUNTS', 'ClaimsConfig', 'LABELLINGS', 'Labelling', 'MEASURED', 'ROWS', 'Row', 'SCALES', 'compare_arms', 'paired_difference', 'run_claims', 'verdict'],
     "demo": ['run_demo'],
     "export": ['ExportReport', 'export_encoder'],
-    "recipes": ['BATCH', 'COCO', 'FINETUNE', 'FINETUNES', 'GROUP', 'IMAGENET', 'NoiseData', 'RECIPES', 'Recipe', 'bill', 'dry_run', 'finetune_values', 'norm_groups', 'plain_lines', 'recipe', 'recipe_bill', 'recipe_text', 'recipe_values', 'sourced_yaml', 'yaml_word'],
+    "recipes": ['FINETUNES', 'GROUP', 'NoiseData', 'RECIPES', 'Recipe', 'bill', 'dry_run', 'finetune_values', 'norm_groups', 'plain_lines', 'recipe', 'recipe_bill', 'recipe_text', 'recipe_values'],
     "runs": ['RunConfig', 'load_run', 'read_config', 'rerun', 'run', 'run_config'],
 })

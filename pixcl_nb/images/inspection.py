@@ -6,6 +6,7 @@
 __all__ = ['inspect_data', 'contact_sheet', 'save_contact_sheet']
 
 # %% ../../nbs/1_images/17_inspection.ipynb #8ca64569
+import json
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,96 +14,82 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..checks import atomic_write, check_range
-from pixcl_nb.images.data import (
-    CAMVID, SegmentationData, UnlabelledData, fit_image, fit_mask, folder_classes, id_lookup, load_data,
-    read_list)
+from ..checks import atomic_write, check_name, check_range
+from .data import (
+    as_classes, check_folder, DataFaults, fit_image, fit_mask, FolderFiles, ids_in_masks, load_data, ONLY_255,
+    READERS, spread_palette, UnlabelledData)
+from .files import (
+    file_digests, kind_of, list_lines, opened, pictures_below, read_ids, read_image, without_ending)
 from ..plots import figure_to_png, show_images, show_overlay
 
 # %% ../../nbs/1_images/17_inspection.ipynb #24476dac
-def files_by_stem(
-    folder # searched with all folders below it
-)->dict:
-    "Every file below a folder, by its relative path without ending."
-    files = sorted(path for path in Path(folder).rglob("*") if path.is_file())
-    return {path.relative_to(folder).with_suffix("").as_posix(): path for path in files}
-
-# %% ../../nbs/1_images/17_inspection.ipynb #8fb06de4
-def stem_of(
-    name:str # a line of a list file
-)->str:
-    "The name without its ending, if it has one."
-    return Path(name).with_suffix("").as_posix() if Path(name).suffix else name
-
-# %% ../../nbs/1_images/17_inspection.ipynb #a8f507f6
-def list_notes(
-    root, # Path with {split}.txt
-    split:str, # name of the list file
-    names, # its lines
-    images # files by stem
-)->list:
-    "What looks odd: names in two lists, names listed twice, images in no list."
-    lists = [path for path in sorted(root.glob("*.txt")) if path.stem != split and path.stat().st_size]
-    others = {path.stem: set(read_list(root, path.stem)) for path in lists}
-    notes = [
-        f"{len(twice)} names of {split}.txt are in {other}.txt too (first: {min(twice)})"
-        for other, known in others.items() if (twice := set(names) & known)]
-    doubled = [name for name, times in Counter(names).items() if times > 1]
-    if doubled: notes.append(f"{len(doubled)} names are listed twice (first: {doubled[0]})")
-    listed = {stem_of(name) for known in [names, *others.values()] for name in known}
-    unlisted = set(images) - listed
-    if unlisted: notes.append(f"{len(unlisted)} images are in no list (first: {min(unlisted)})")
-    return notes
-
-# %% ../../nbs/1_images/17_inspection.ipynb #5a47f090
-def listed_files(
-    root, # folder with images/, labels/ and {split}.txt
-    split:str # name of the list file
-)->tuple:
-    """(complete, faults, notes): (name, image, label) of every listed name that has both, what is missing,
-    and files or names that look odd."""
-    root = Path(root).expanduser()
-    names, images, labels = read_list(root, split), files_by_stem(root/"images"), files_by_stem(root/"labels")
-    stems = [stem_of(name) for name in names]
-    faults = [
-        f"{root/split}.txt lists {stem!r}, but there is no such {what} in {root/place}"
-        for stem in stems for what, place, files in (("image", "images", images), ("label", "labels", labels))
-        if stem not in files]
-    complete = [(stem, images[stem], labels[stem]) for stem in stems if stem in images and stem in labels]
-    return complete, faults, list_notes(root, split, names, images)
-
-# %% ../../nbs/1_images/17_inspection.ipynb #989beb28
-def complete_data(
-    name:str, # "folder" or "camvid"
-    root, # Path of the data set's folder
-    split:str, # name of the list file
-    complete # (name, image, label) of every item that has both
-):
-    "A data set of the complete items; None where there is none, or no class."
-    if name == "folder": classes, palette, ignore = folder_classes(root)
-    else: classes, palette, ignore = list(CAMVID), list(CAMVID.values()), [11]
-    if not complete or not classes: return None
-    names, images, labels = zip(*complete)
-    lookup = id_lookup(len(classes), ignore)
-    return SegmentationData(images, labels, names, classes, palette, lookup, None, f"{name} {split}")
-
-# %% ../../nbs/1_images/17_inspection.ipynb #3bd0c823
 def whole_data(
     name:str, # for load_data
     root=None, # the data set's folder
     split:str="train" # which part
 )->tuple:
-    "(data or None, faults, notes): what can be read of a data set at native size."
-    faults, notes = [], []
-    folder = Path(root).expanduser() if root else None
-    needed = ("images", "labels", f"{split}.txt")
-    if name in ("folder", "camvid") and folder and all((folder/part).exists() for part in needed):
-        complete, faults, notes = listed_files(folder, split)
-        if faults: return complete_data(name, folder, split, complete), faults, notes
-    try: return load_data(name, root, split), faults, notes
-    except (FileNotFoundError, ValueError) as error:
-        if str(error).startswith("name:"): raise
-        return None, [str(error)], notes
+    "(data or None, faults): what can be read of a data set at native size."
+    check_name("name", name, READERS)
+    try: return READERS[name](root, split, None), []
+    except DataFaults as error: return error.rest, error.faults
+    except Exception as error:                     # whatever lies in the folder, the rest is to be seen
+        return None, [str(error) or type(error).__name__]
+
+# %% ../../nbs/1_images/17_inspection.ipynb #a8f507f6
+def other_lists(
+    files:FolderFiles, # of the data set
+    split:str # the list that is not wanted
+)->dict:
+    "name of a list → its complete items, of every text file beside `split`.txt that names a picture."
+    found = {}
+    for path in sorted(files.root.glob("*")):
+        if kind_of(path.name) != ".txt" or path.stem == split: continue
+        try: lines = list_lines(path)
+        except (ValueError, OSError): continue                                         # a README in Latin-1
+        items = [files.line(path, number, line, hint=False)[0] for number, line in lines]
+        if any(items): found[path.stem] = [item for item in items if item]
+    return found
+
+# %% ../../nbs/1_images/17_inspection.ipynb #ed735aa9
+def one_colour(
+    path # a picture
+)->bool:
+    "Is every pixel the same? Black frames are equal without being the same picture. False where it cannot be read."
+    try: image = read_image(path)
+    except (ValueError, OSError): return False
+    return bool((image == image[:, :1, :1]).all())
+
+def shared_notes(
+    split:str, # name of the list
+    items, # (name, image, label) of it
+    others # dict name of a list → its items
+)->list:
+    "What two lists have in common: names, and equal files under two names."
+    notes, digests = [], lambda many: dict(zip(file_digests([image for _, image, _ in many]), many))
+    mine, own = {image: name for name, image, _ in items}, digests(items)
+    for other, known in others.items():
+        twice = [mine[image] for _, image, _ in known if image in mine]
+        copies = [f"{own[one][0]} is {item[0]}" for one, item in digests(known).items()
+                  if one in own and item[1] not in mine and not one_colour(item[1])]
+        both = [(twice, f"names of {split}.txt are in {other}.txt too"),
+                (copies, f"pictures of {split}.txt are in {other}.txt under another name")]
+        notes += [f"{len(found)} {words} (first: {min(found)})" for found, words in both if found]
+    return notes
+
+# %% ../../nbs/1_images/17_inspection.ipynb #c9dc1718
+def list_notes(
+    root, # the data set's folder
+    split:str, # name of the list file
+    items # (name, image, label) of its complete lines
+)->list:
+    "What looks odd about the lists: pictures in two of them, images in none."
+    files = FolderFiles(Path(root).expanduser())
+    others = other_lists(files, split)
+    listed = {image for many in (items, *others.values()) for _, image, _ in many}
+    unlisted = [name for name, path in files.images.files.items() if path not in listed]
+    first = f" (first: {without_ending(min(unlisted))})" if unlisted else ""
+    return shared_notes(split, items, others) + (
+        [f"{len(unlisted)} images are in no list{first}"] if unlisted else [])
 
 # %% ../../nbs/1_images/17_inspection.ipynb #ff6f092b
 @dataclass
@@ -194,8 +181,8 @@ def count_item(
     """Read one item into the report; how many of its pixels are labelled, or 1 where it could not be read
     (a fault)."""
     try: image, mask = data.read(index)
-    except (ValueError, FileNotFoundError) as error:
-        report.faults.append(str(error))
+    except Exception as error:
+        report.faults.append(str(error) or f"{data.names[index]}: {type(error).__name__}")
         return 1
     counts = np.bincount(mask.numpy().ravel(), minlength=256)
     report.images += 1
@@ -206,22 +193,41 @@ def count_item(
     return int(counts[:data.num_classes].sum())
 
 # %% ../../nbs/1_images/17_inspection.ipynb #982e6abc
+def absent_note(
+    report:DataReport, # of all items
+    data # the data set
+)->list:
+    "One line about classes without a pixel, or none."
+    absent = [number for number, holders in enumerate(report.holders) if not holders]
+    if not absent: return []
+    names, more = [report.class_names[number] for number in absent[:8]], " …" if len(absent) > 8 else ""
+    note, last = f"no pixel of {len(absent)} classes: {', '.join(names)}{more}", len(report.class_names) - 1
+    plain = last > 0 and (data.lookup[:last + 1] == np.arange(last + 1)).all()
+    if plain and last in absent and 0 not in absent: note += (
+        "; the last one is among them: if the ids begin at 1 and 0 means unlabelled, every name is shifted by"
+        ' one, and classes.json needs "ids" and "ignore"')
+    return [note]
+
+# %% ../../nbs/1_images/17_inspection.ipynb #bbf38ffa
 def add_findings(
     report:DataReport, # of all items
-    empty # names of images without a labelled pixel
+    empty, # names of images without a labelled pixel
+    data # the data set
 ):
-    "Add what is odd about the whole: empty images, absent classes, mixed sizes, nothing labelled at all."
+    "Add what is odd about the whole: empty images, absent classes, mixed sizes, ids that cannot be meant."
     if empty: report.notes.append(f"{len(empty)} images have no labelled pixel (first: {empty[0]})")
-    absent = [name for name, holders in zip(report.class_names, report.holders) if not holders]
-    if absent:
-        more = " …" if len(absent) > 8 else ""
-        report.notes.append(f"no pixel of {len(absent)} classes: {', '.join(absent[:8])}{more}")
+    report.notes += absent_note(report, data)
     if len(report.sizes) > 1:
         report.notes.append("images of different sizes: train with --size H W, or with --batch-size 1")
     if not report.labelled and not report.faults:
         report.faults.append("not one pixel is labelled; check the ids in the masks")
+    one = report.holders[:1].all() and not report.holders[1:].any() and report.ignored
+    if ONLY_255 in report.notes or (getattr(data, "assumed", False) and one):
+        report.notes = [note for note in report.notes if note != ONLY_255]
+        share = report.ignored / (report.labelled + report.ignored)
+        report.faults.append(f"{share:.0%} of all pixels: {ONLY_255}")
 
-# %% ../../nbs/1_images/17_inspection.ipynb #bbf38ffa
+# %% ../../nbs/1_images/17_inspection.ipynb #38a4212f
 def inspect_data(
     name:str, # for load_data
     root=None, # the data set's folder
@@ -230,13 +236,16 @@ def inspect_data(
 )->DataReport:
     """Read every image and mask once, at native size. Never raises for what it finds in the files: faults
     are listed."""
-    data, faults, notes = whole_data(name, root, split)
-    if data is None: return empty_report(f"{name} {split}", [], faults, notes)
+    data, faults = whole_data(name, root, split)
+    if data is None: return empty_report(f"{name} {split}", [], faults, [])
     count = len(data) if limit is None else min(check_range("limit", limit, 1), len(data))
     chosen = sorted({index * len(data) // count for index in range(count)})
+    notes = [*getattr(data, "notes", ()), *getattr(data, "left_out", ())]
+    items = list(zip(data.names, data.images, data.labels))
+    if name in ("folder", "camvid"): notes += list_notes(root, split, items)
     report = empty_report(data.title, data.class_names, faults, notes)
     empty = [data.names[index] for index in chosen if count_item(report, data, index) == 0]
-    if not isinstance(data, UnlabelledData): add_findings(report, empty)
+    if not isinstance(data, UnlabelledData): add_findings(report, empty, data)
     return report
 
 # %% ../../nbs/1_images/17_inspection.ipynb #ca5028ce
@@ -268,3 +277,56 @@ def save_contact_sheet(
     found = atomic_write(path, figure_to_png(figure))
     plt.close(figure)
     return found
+
+# %% ../../nbs/1_images/17_inspection.ipynb #64a3c114
+def mask_palette(
+    path, # of a mask
+    ids # whose colours are wanted
+)->list:
+    "The colours that an indexed mask has for these ids, or generated ones."
+    with opened(path, "mask") as file: colours = (file.getpalette() or []) if file.mode == "P" else []
+    own = [colours[3 * number:3 * number + 3] for number in ids]
+    whole = len({*map(tuple, own)}) == len(ids) and all(len(colour) == 3 for colour in own)
+    return own if whole else spread_palette(len(ids))
+
+def named_ids(
+    found # id → pixels
+)->dict:
+    "The fields for the ids in some masks: two of them are an object on 0; of others, 255 is ignored."
+    if len(found) == 2 and 0 in found and max(found) > 1:
+        ids = {"0": "background", str(max(found)): "object"}
+        return {"names": list(ids.values()), "ids": ids, "ignore": [], "background": "background"}
+    ids = {str(number): f"class {number}" for number in sorted(found) if number != 255}
+    return {"names": list(ids.values()), "ids": ids, "ignore": [255] * (255 in found), "background": None}
+
+# %% ../../nbs/1_images/17_inspection.ipynb #60123791
+def propose_classes(
+    root # the data set's folder, with labels/
+)->dict:
+    "What a classes.json could hold, from every mask. `ValueError` naming a mask that cannot be read."
+    masks = list(pictures_below(check_folder(root, "labels", "folder")/"labels")[0].values())
+    for path in masks: read_ids(path)                                # one that cannot be read is said
+    found = ids_in_masks(masks)
+    if not found: raise ValueError(f"root: there is no mask in {Path(root)/'labels'}")
+    if len(found) > 64 or max(found) > 255:
+        raise ValueError(f"root: the masks hold {len(found)} values up to {max(found)}: soft edges, or a"
+                         " picture; save whole class ids from 0 to 255")
+    about = named_ids(found)
+    about["palette"] = mask_palette(masks[0], [int(number) for number in about["ids"]])
+    as_classes(about)
+    return about
+
+# %% ../../nbs/1_images/17_inspection.ipynb #2186de14
+def write_proposal(
+    root, # the data set's folder
+    path=None # the file to write, None = classes.json in root
+)->list:
+    "Write what `propose_classes` found; lines that say so. `ValueError` where the file is there already."
+    path = Path(path or Path(root or ".").expanduser()/"classes.json")
+    if path.exists():
+        raise ValueError(f"propose: {path} is there already and is not overwritten; name another file")
+    about = propose_classes(root)
+    atomic_write(path, json.dumps(about, indent=1, ensure_ascii=False))
+    taken = ", ".join(f"{number} is {name!r}" for number, name in about["ids"].items())
+    return [f"{taken}; ignored: {about['ignore'] or 'nothing'}",
+            f"written: {path}; give the classes their names, and correct what is not meant so"]

@@ -36,9 +36,17 @@ def check_followable(
         )
 
 # %% ../../nbs/2_networks/23_momentum.ipynb #da855116
+def marks(
+    network:nn.Module # whose parameters are watched
+)->tuple:
+    "What changes when a parameter is written to, or exchanged for another."
+    return tuple((id(p), p._version) for p in network.parameters())
+
+# %% ../../nbs/2_networks/23_momentum.ipynb #0eb2cb0a
 class MomentumEncoder(nn.Module):
     """A copy of `online` that follows it slowly: `update()` does key ← m·key + (1−m)·online.
-    Batch-normalisation buffers are its own, as in MoCo."""
+    Batch-normalisation buffers are its own, as in MoCo. Weights loaded into `online` before the first
+    update reach the copy as well."""
     def __init__(self,
         online:nn.Module, # the network that is trained; parameters in float32 (autocast is welcome)
         momentum:float=.999 # m, in [0, 1]; 1 never moves, 0 is a copy of the last step
@@ -48,6 +56,7 @@ class MomentumEncoder(nn.Module):
         self.network = copy.deepcopy(online).requires_grad_(False)
         # a plain reference, not a submodule: not saved, not moved, not trained twice
         self.__dict__["online"] = online
+        self.moved, self.seen = False, marks(online)
 
     @torch.no_grad()
     def update(self,
@@ -55,13 +64,52 @@ class MomentumEncoder(nn.Module):
     ):
         "One step of the moving average. Raises `ValueError` if the networks differ or are half precision."
         momentum = self.momentum if momentum is None else check_range("momentum", momentum, 0, 1)
+        self.moved = True
         keys, queries = list(self.network.parameters()), list(self.online.parameters())
         check_followable(keys, queries, momentum)
         if keys: torch._foreach_lerp_(keys, queries, 1 - momentum)
 
-    @torch.no_grad()
-    def forward(self, *args, **kwargs): # as `online`; no graph is built
-        return self.network(*args, **kwargs)
+# %% ../../nbs/2_networks/23_momentum.ipynb #0a56828c
+@torch.compiler.disable
+@torch.no_grad()
+def adopt(self):
+    "Take over what was written into the online network, as long as no update was made."
+    if self.moved or marks(self.online) == self.seen: return
+    network, self.seen = self._modules["network"], marks(self.online)
+    pairs = list(zip(network.parameters(), self.online.parameters()))
+    check_followable(*([pair[k] for pair in pairs] for k in range(2)), self.momentum)
+    if all(torch.equal(own, theirs) for own, theirs in pairs): return
+    pairs += zip(network.buffers(), self.online.buffers())
+    for own, theirs in pairs: own.copy_(theirs)
+
+@torch.no_grad()
+def key_forward(self, *args, **kwargs): # as `online`; no graph is built
+    return self.network(*args, **kwargs)
+
+def same_mode(self):
+    "Bring every part into the mode, training or evaluation, that its original is in."
+    for own, theirs in zip(self.network.modules(), self.online.modules()): own.training = theirs.training
+
+MomentumEncoder.adopt, MomentumEncoder.forward, MomentumEncoder.same_mode = adopt, key_forward, same_mode
+
+# %% ../../nbs/2_networks/23_momentum.ipynb #bce628a7
+def get_part(self, name):
+    "`slow.network` is up to date, whoever asks for it."
+    if name == "network" and not self.__dict__.get("moved", True): self.adopt()
+    return nn.Module.__getattr__(self, name)
+
+def key_state(self, *args, **kwargs):
+    "As of any module, up to date."
+    self.adopt()
+    return nn.Module.state_dict(self, *args, **kwargs)
+
+def load_keys(self, state_dict, prefix, *args, **kwargs):
+    "A copy whose own weights are loaded (a run goes on) keeps them."
+    if any(name.startswith(prefix) for name in state_dict): self.moved = True
+    nn.Module._load_from_state_dict(self, state_dict, prefix, *args, **kwargs)
+
+MomentumEncoder.__getattr__, MomentumEncoder.state_dict = get_part, key_state
+MomentumEncoder._load_from_state_dict = load_keys
 
 # %% ../../nbs/2_networks/23_momentum.ipynb #91b1916c
 class KeyRows(nn.Module):

@@ -8,34 +8,42 @@ __all__ = []
 # %% ../../nbs/6_training/62_checkpoints.ipynb #72351143
 import dataclasses
 import errno
+import functools
 import hashlib
+import inspect
 import io
 import json
 import os
+import platform
 import shutil
 import sys
+import threading
 import time
+import uuid
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
-from ..checks import atomic_write
-from .settings import MAY_DIFFER, TrainConfig, TrainingStopped
+from ..checks import atomic_write, library_folder
+from ..images.data import data_fingerprint
+from ..processes import all_ranks, distributed_world
+from .settings import drawing, MAY_DIFFER, TrainConfig, TrainingStopped
 
 # %% ../../nbs/6_training/62_checkpoints.ipynb #b2eb57bb
 def save_checkpoint(
     run_dir, # the run's folder
     step:int, # steps done
     state:dict, # tensors, numbers, strings, lists and dictionaries of them
-    keep:int=2 # how many to keep
+    keep:int=2 # how many to keep, this one among them
 )->Path:
-    "Write `step-00000400-<sha>.pt` atomically, then delete all but the newest `keep`."
+    "Write `step-00000400-<sha>.pt` atomically, then delete what is older than the newest `keep`."
     buffer = io.BytesIO()
     torch.save(state, buffer)
     digest = hashlib.sha256(buffer.getbuffer()).hexdigest()[:16]
     path = atomic_write(Path(run_dir) / f"step-{step:08d}-{digest}.pt", buffer.getvalue())
-    for old in sorted(Path(run_dir).glob("step-*.pt"))[:-keep]: old.unlink()
+    older = sorted(old for old in path.parent.glob("step-*.pt") if old.name < path.name)
+    for old in older[:len(older) - keep + 1]: old.unlink()
     return path
 
 # %% ../../nbs/6_training/62_checkpoints.ipynb #15ab5cfc
@@ -44,7 +52,8 @@ def read_checkpoint(
 )->dict:
     "Load one checkpoint (tensors only). `ValueError` when it is damaged or no checkpoint."
     path = Path(path)
-    content = path.read_bytes()
+    try: content = path.read_bytes()
+    except OSError as error: raise ValueError(f"{path.name}: cannot be read ({error.strerror})") from None
     if hashlib.sha256(content).hexdigest()[:16] != path.stem.rsplit("-", 1)[-1]:
         raise ValueError(f"{path.name}: the content does not match the checksum in the name "
                          "(cut short or changed)")
@@ -53,15 +62,50 @@ def read_checkpoint(
         reason = str(error).splitlines()[0][:80]
         raise ValueError(f"{path.name}: not a checkpoint of pixcl_nb ({reason})") from None
 
-# %% ../../nbs/6_training/62_checkpoints.ipynb #0ef6a8ff
-def last_checkpoint(
+# %% ../../nbs/6_training/62_checkpoints.ipynb #bd25d9aa
+def non_finite(
+    tensors:dict # name → tensor, or anything else
+)->list:
+    "Names of the tensors that hold NaN or infinity."
+    floats = {name: value for name, value in tensors.items()
+              if torch.is_tensor(value) and value.is_floating_point()}
+    return [name for name, value in floats.items() if not bool(torch.isfinite(value).all())]
+
+def good_checkpoint(
+    path # of the file
+)->dict:
+    "`read_checkpoint`, and `ValueError` where a weight is no number."
+    state = read_checkpoint(path)
+    tensors = state.get("method") if isinstance(state, dict) else None
+    bad = [name for name in non_finite(tensors or {}) if name not in state.get("not_finite", ())]
+    if bad: raise ValueError(f"{Path(path).name}: {bad[0]} holds NaN or infinite values ({len(bad)} tensors)")
+    return state
+
+# %% ../../nbs/6_training/62_checkpoints.ipynb #b9ec63a0
+def checkpoints(
     run_dir # the run's folder
+)->list:
+    "All checkpoints of a folder, last and best, the newest first; a second name of a file is left out."
+    found = sorted(Path(run_dir).glob("step-*.pt")) + sorted(Path(run_dir).glob("best-*.pt"))
+    files = {}
+    for path in found: files.setdefault((path.stat().st_ino, path.name.split("-", 1)[1]), path)
+    return sorted(files.values(), key=lambda path: path.name.split("-", 1)[1], reverse=True)
+
+def last_checkpoint(
+    run_dir, # the run's folder
+    passed_over=None # a list that gets the paths of those that cannot be used
 ):
-    "The newest readable checkpoint as (path, state), or None. Unreadable ones are named and passed over."
-    for path in sorted(Path(run_dir).glob("step-*.pt"), reverse=True):
-        try: return path, read_checkpoint(path)
+    "The newest good checkpoint as (path, state), or None. Others are named and passed over."
+    unusable = [] if passed_over is None else passed_over
+    for path in checkpoints(run_dir):
+        try: state = good_checkpoint(path)
         except ValueError as error:
             print(f"pixcl_nb: {error}; going back to the checkpoint before it", file=sys.stderr)
+            unusable.append(path)
+        else:
+            if unusable: print(f"pixcl_nb: {path.name} is good (step {state['step']})", file=sys.stderr)
+            return path, state
+    if unusable: print(f"pixcl_nb: no good checkpoint is left in {str(run_dir)!r}", file=sys.stderr)
 
 # %% ../../nbs/6_training/62_checkpoints.ipynb #acfcb108
 def term_mean(
@@ -97,6 +141,195 @@ def best_checkpoint(
     return (found[-1], read_checkpoint(found[-1])) if found else None
 
 # %% ../../nbs/6_training/62_checkpoints.ipynb #cfaf59d7
+PATIENCE = 600.      # seconds without a sign of life after which a run on another machine counts as dead
+
+def this_machine()->str:
+    "The machine, and the room on it in which process numbers mean something (a container has its own)."
+    try: return f"{platform.node()} {os.readlink('/proc/self/ns/pid')}"
+    except OSError: return platform.node()
+
+def process_began(
+    pid:int # of a process on this machine
+):
+    "When it began, as the kernel counts; '' where that cannot be asked, None if there is no such process."
+    try: state, *about = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    except (OSError, IndexError):
+        if Path("/proc/self/stat").exists(): return None
+        try: os.kill(pid, 0)
+        except ProcessLookupError: return None
+        except OSError: pass
+        return ""
+    return None if state in "ZX" else about[18]
+
+# %% ../../nbs/6_training/62_checkpoints.ipynb #d6707476
+def span(
+    seconds:float # of time
+)->str:
+    "A time for people: 5 s, 12 min, 3 h."
+    return (f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min" if seconds < 7200
+            else f"{seconds / 3600:.0f} h")
+
+def lock_owner(
+    path # of a lock
+):
+    "Who holds it, None without one: what the lock says, and seconds `held` and `silent`."
+    try: owner, seen = json.loads(Path(path).read_text()), Path(path).stat().st_mtime
+    except FileNotFoundError: return None
+    except (OSError, ValueError): owner, seen = {}, Path(path).stat().st_mtime
+    return {**owner, "held": time.time() - owner.get("since", seen), "silent": time.time() - seen}
+
+def why_dead(
+    owner:dict # from `lock_owner`
+):
+    "Why a lock's owner cannot be at work any more, in words; None if it may be."
+    if owner.get("place") == this_machine():
+        gone = process_began(owner["pid"]) != owner["began"]
+        return f"process {owner['pid']} is gone" if gone else None
+    if owner["silent"] <= PATIENCE: return None
+    return f"process {owner.get('pid')} on {owner.get('host')} was silent for {span(owner['silent'])}"
+
+# %% ../../nbs/6_training/62_checkpoints.ipynb #b8296701
+@contextmanager
+def alone_in(
+    folder # an existing folder
+):
+    "Inside, no other process is inside with this folder (where the system has such locks)."
+    try: import fcntl
+    except ImportError:
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try: fcntl.flock(handle, fcntl.LOCK_EX)
+        except OSError: pass                      # a file system without them
+        yield
+    finally: os.close(handle)
+
+# %% ../../nbs/6_training/62_checkpoints.ipynb #8c0dd0ef
+class FolderLock:
+    "The right to write into a run's folder: `run.lock`, with a sign of life every half minute."
+    def __init__(self,
+        folder # of the run; made if it is not there
+    ):
+        self.path = Path(folder) / "run.lock"
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.thread, self.over = threading.get_ident(), threading.Event()
+        self.owner = {"host": platform.node(), "pid": os.getpid(), "place": this_machine(),
+                      "began": process_began(os.getpid()), "since": time.time(), "token": uuid.uuid4().hex}
+
+    def ours(self): return (lock_owner(self.path) or {}).get("token") == self.owner["token"]
+
+    def release(self):
+        "Take the lock away, if it is still ours."
+        self.over.set()
+        with alone_in(self.path.parent):
+            if self.ours(): self.path.unlink()
+
+    def live(self):
+        "A sign of life every half minute, until the lock is released or taken by another."
+        while not self.over.wait(30) and self.ours(): os.utime(self.path)
+
+# %% ../../nbs/6_training/62_checkpoints.ipynb #d6de2ef4
+def take_lock(self):
+    "Lock the folder. `RuntimeError` that names the owner if somebody is at work in it."
+    with alone_in(self.path.parent):
+        owner = lock_owner(self.path)
+        dead = owner and why_dead(owner)
+        if owner and not dead:
+            since = time.strftime("%H:%M:%S", time.localtime(time.time() - owner["held"]))
+            raise RuntimeError(
+                f"run_dir: {str(self.path.parent)!r} is in use: process {owner.get('pid')} on "
+                f"{owner.get('host')} writes there since {since} ({span(owner['held'])} ago; last sign of "
+                f"life {span(owner['silent'])} ago); wait for it, stop it, or give another run_dir")
+        if dead:
+            print(f"pixcl_nb: {dead}; its lock ({span(owner['held'])} old) on {str(self.path.parent)!r} "
+                  "is taken over", file=sys.stderr)
+        atomic_write(self.path, json.dumps(self.owner))
+    threading.Thread(target=self.live, daemon=True).start()
+    return self
+
+FolderLock.take = take_lock
+
+# %% ../../nbs/6_training/62_checkpoints.ipynb #d9d0ba4e
+HELD = {}            # folder → the lock that this process holds on it
+
+@contextmanager
+def sole_owner(
+    run_dir # the run's folder, None = none
+):
+    "Inside, this run alone writes into the folder. The first process locks it, all hear if it is refused."
+    key, refused, held = run_dir and Path(run_dir).resolve(), None, None
+    mine = HELD.get(key)
+    if mine and (mine.owner["pid"], mine.thread) == (os.getpid(), threading.get_ident()):
+        yield                                     # `run` holds it already, and calls `pretrain`
+        return
+    if run_dir and distributed_world()[0] == 0:
+        try: held = HELD[key] = FolderLock(run_dir).take()
+        except Exception as error: refused = error
+    if any(said := all_ranks(refused and str(refused))): raise refused or RuntimeError(said[0])
+    try: yield
+    finally:
+        if held:
+            del HELD[key]
+            held.release()
+
+# %% ../../nbs/6_training/62_checkpoints.ipynb #97d35a6f
+def architecture_of(
+    method # any nn.Module
+)->list:
+    "A line for each layer of torch or timm with its settings, and for each tensor with its shape and kind."
+    known = [(name, module) for name, module in method.named_modules()
+             if type(module).__module__.startswith(("torch.nn", "timm")) and not list(module.children())]
+    layers = [f"{name}: {type(module).__name__}({module.extra_repr()})" for name, module in known]
+    tensors = [f"{name}: {str(value.dtype).split('.')[1]} {tuple(value.shape)}"
+               for name, value in method.state_dict().items() if torch.is_tensor(value)]
+    return layers + tensors
+
+# %% ../../nbs/6_training/62_checkpoints.ipynb #b3178aa8
+@functools.cache
+def library_code()->str:
+    "16 characters that change with any line of code that decides what a run computes; comments do not count."
+    root, digest = library_folder(), hashlib.sha256()
+    parts = ["checks.py", "processes.py", "precision.py",
+             *("images", "networks", "positives", "losses", "methods", "training")]
+    for part in parts:
+        for path in sorted((root / part).rglob("*.py")) if (root / part).is_dir() else [root / part]:
+            lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+            code = [line for line in lines if line.strip() and not line.lstrip().startswith("#")]
+            digest.update("\n".join([path.name, *code]).encode())
+    return digest.hexdigest()[:16]
+
+def code_of(
+    method # its class may be the user's own
+)->str:
+    "The version of the library's code, and of a method that is not the library's."
+    import pixcl_nb
+    try: own = inspect.getsource(type(method)) if not type(method).__module__.startswith("pixcl_nb") else ""
+    except (OSError, TypeError): own = ""
+    own = f" and {hashlib.sha256(own.encode()).hexdigest()[:8]}" if own else ""
+    return f"{pixcl_nb.__version__} {library_code()}{own}"
+
+# %% ../../nbs/6_training/62_checkpoints.ipynb #39faa193
+def data_of(
+    data # any data set
+)->dict:
+    "A data set's fingerprint, part by part; labels that the run itself exchanges (`Relabel`) do not count."
+    with drawing(data, 0): return data_fingerprint(data.data if getattr(data, "swaps", False) else data)
+
+# %% ../../nbs/6_training/62_checkpoints.ipynb #c76487b9
+def identity_of(
+    method, # its name and settings
+    data, # whatever has a length and items
+    config:TrainConfig, # all of it
+    processes:int=1 # among which a step is shared
+)->dict:
+    "What makes a run this run: settings, method with its own settings and layers, data, code, processes."
+    own = {name: repr(value) for name, value in sorted(dict(getattr(method, "settings", {})).items())}
+    return {"config": dataclasses.asdict(config), "method": f"{type(method).__name__} {own}",
+            "data": f"{len(data)} images", "processes": processes, "content": data_of(data),
+            "code": code_of(method), "architecture": architecture_of(method)}
+
+# %% ../../nbs/6_training/62_checkpoints.ipynb #08c72d01
 def settings_of(
     identity:dict, # what a run says of itself, see `identity_of`
     processes:int=None # where the identity does not say
@@ -108,29 +341,36 @@ def settings_of(
             "processes": identity.get("processes", processes),
             **{name: value for name, value in config.items() if name not in MAY_DIFFER}}
 
-def check_same_run(
-    saved:dict, # what the checkpoint says of itself: {"config": …, "method": …}
-    now:dict # the same of the call
-):
-    "Raise `ValueError` naming every setting in which a checkpoint and the call differ."
+def differences(
+    saved:dict, # an identity
+    now:dict # another
+)->list:
+    "Where two runs differ, as 'lr (was 0.1, now 0.2)'. What one of them does not say is not compared."
     before, after = settings_of(saved, now.get("processes")), settings_of(now)
+    if saved.get("code") and now.get("code"): before["code"], after["code"] = saved["code"], now["code"]
+    contents = [one.get("content") or {} for one in (saved, now)]
+    parts = [{f"data: {name}": value for name, value in content.items()} for content in contents]
+    if all(parts): before, after = before | parts[0], after | parts[1]
+    layers = zip(saved.get("architecture") or [], now.get("architecture") or [])
+    unequal = next((pair for pair in layers if pair[0] != pair[1]), None)
+    if unequal: before["architecture"], after["architecture"] = unequal
     names = [name for name in sorted({*before, *after}) if before.get(name) != after.get(name)]
-    different = [f"{name} (was {before.get(name)!r}, now {after.get(name)!r})" for name in names]
-    if different:
-        raise ValueError(f"run_dir: holds a run with other settings: {', '.join(different)}; "
-                         "use the same, another run_dir, or resume=False")
+    return [f"{name} (was {before.get(name)!r}, now {after.get(name)!r})" for name in names]
 
-# %% ../../nbs/6_training/62_checkpoints.ipynb #4d274f12
-def identity_of(
-    method, # its name and settings
-    data, # its length
-    config:TrainConfig, # all of it
-    processes:int=1 # among which a step is shared
-)->dict:
-    "What makes a run this run: settings, method with its own settings, data, processes."
-    own = {name: repr(value) for name, value in sorted(dict(getattr(method, "settings", {})).items())}
-    return {"config": dataclasses.asdict(config), "method": f"{type(method).__name__} {own}",
-            "data": f"{len(data)} images", "processes": processes}
+# %% ../../nbs/6_training/62_checkpoints.ipynb #7e3bbeda
+def check_same_run(
+    saved:dict, # what the checkpoint says of itself, see `identity_of`
+    now:dict, # the same of the call
+    resume=True # "anyway": what differs is said, and no error
+):
+    "Raise `ValueError` naming everything in which a checkpoint and the call differ."
+    different = ", ".join(differences(saved, now))
+    if different and resume == "anyway":
+        print(f"pixcl_nb: goes on with another run, as asked: {different}", file=sys.stderr)
+    elif different:
+        raise ValueError(f"run_dir: holds a run with other settings: {different}; use the same, "
+                         "another run_dir, resume=False to start anew, or "
+                         "resume='anyway' to go on with what is there")
 
 # %% ../../nbs/6_training/62_checkpoints.ipynb #b88f8e17
 @contextmanager
@@ -155,7 +395,11 @@ def parse_row(line:str):
 # %% ../../nbs/6_training/62_checkpoints.ipynb #9d2a8a67
 class RunLog:
     "The rows of a run, appended to `log.jsonl` in its folder, and to TensorBoard's files."
-    def __init__(self, path, write:bool, rows=()):
+    def __init__(self,
+        path, # the run's folder
+        write:bool, # False: another process writes
+        rows=() # that are there already
+    ):
         self.path, self.write, self.rows = path, write, list(rows)
         self.unwritten, self.flushed, self.board = [], time.monotonic(), None
 
@@ -199,59 +443,107 @@ def saved_rows(
 
 def begin_files(
     folder, # a `RunFolder`
-    resume:bool, # False: what an earlier run left is deleted
+    resume, # False: what an earlier run left is deleted
     made_by:dict=None # versions and machine of this start
 ):
     "Write config and log, and note this start in `starts.jsonl`."
-    if not resume:
-        for pattern in ("step-*.pt", "best-*.pt", "starts.jsonl"):
-            for old in folder.path.glob(pattern): old.unlink()
+    left = ["*.pt", "starts.jsonl"] if not resume else []
+    for pattern in [".*.tmp", *left]:
+        for old in folder.path.glob(pattern): old.unlink()
     atomic_write(folder.path / "config.json", json.dumps(folder.identity, indent=1))
     atomic_write(folder.path / "log.jsonl", "".join(json.dumps(row) + "\n" for row in folder.rows))
     start = {"step": folder.saved, "processes": folder.identity.get("processes", 1), "made_by": made_by,
-             "identity": folder.identity}
+             "identity": {name: value for name, value in folder.identity.items() if name != "architecture"}}
     with open(folder.path / "starts.jsonl", "a") as file: file.write(json.dumps(start) + "\n")
 
 # %% ../../nbs/6_training/62_checkpoints.ipynb #fc54f520
 class OpenedFolder(RunLog):
     "A run's folder, opened: its last checkpoint's `.state` (None at the start) and rows. No path, no files."
-    def __init__(
-        self, path, identity, resume: bool, write: bool = True, made_by: dict = None,
-        tensorboard: bool = False,
+    def __init__(self,
+        path, # of the folder, None = none
+        identity:dict, # of the run that opens it
+        resume, # True | False: start anew | "anyway": go on even with another run
+        write:bool=True, # False: another process writes
+        made_by:dict=None, # versions and machine of this start
+        tensorboard:bool=False # also write for TensorBoard
     ):
         super().__init__(Path(path) if path else None, write and path is not None)
         self.identity, self.state, self.saved, self.lowest = identity, None, 0, None
         if tensorboard and not path:
             raise ValueError("tensorboard: is written into the run's folder; give a run_dir too")
-        if self.path and resume: self.resume()
+        if self.path and resume: self.resume(resume)
         if self.write:
             with room_on(self.path): begin_files(self, resume, made_by)
         if tensorboard and self.write: self.board = open_board(self.path / "tensorboard", self.saved)
 
-    def resume(self):
-        "Read the last good checkpoint and the log up to it; `ValueError` if it is of another run."
-        found = last_checkpoint(self.path) if self.path.is_dir() else None
-        if found is None: return
+# %% ../../nbs/6_training/62_checkpoints.ipynb #d21d3da2
+def resume_folder(self, resume):
+    "Read the last good checkpoint and the log up to it; `ValueError` if it is of another run."
+    found = last_checkpoint(self.path, unusable := []) if self.path.is_dir() else None
+    if found:
         path, self.state = found
-        check_same_run(self.state["identity"], self.identity)
-        if self.write and self.state.get("best"): keep_best(path)   # a kill may have come between
+        check_same_run(self.state["identity"], self.identity, resume)
         self.rows = saved_rows(self.path, self.state["step"])
         self.saved, self.lowest = self.state["step"], self.state.get("lowest")
+    for path in unusable if self.write else (): path.rename(path.with_name(f"unusable-{path.name}"))
+    if found and self.write and self.state.get("best"): keep_best(found[0])   # a kill may have come between
 
-# %% ../../nbs/6_training/62_checkpoints.ipynb #5afd5355
+OpenedFolder.resume = resume_folder
+
+# %% ../../nbs/6_training/62_checkpoints.ipynb #6c591616
 class RunFolder(OpenedFolder):
     "The files of a run: checkpoints, `config.json`, `starts.jsonl` and `log.jsonl`."
-    def save(self, step:int, method, optimizer, best:str=""):
-        "Flush the log, write a checkpoint, and note it as the best if the term's mean is the lowest so far."
-        self.flush()
-        recent = self.rows[self.saved - step:] if step > self.saved else []
-        since = [row for row in recent if row["step"] >= self.saved]
-        mean, self.saved = term_mean(since, best), step
-        better = mean is not None and (self.lowest is None or mean < self.lowest)
-        if better: self.lowest = mean
-        if not self.write: return
-        state = {"step": step, "identity": self.identity, "lowest": self.lowest, "best": better,
-                 "method": method.state_dict(), "optimizer": optimizer.state_dict()}
-        with room_on(self.path):
-            path = save_checkpoint(self.path, step, state)
-            if better: keep_best(path)
+    usual = ()           # names of tensors that may hold infinity, as they did at the start
+
+    def state_of(self, step:int, method, **more):
+        "What a checkpoint holds. `TrainingStopped` naming a tensor that holds NaN or infinity."
+        tensors = method.state_dict()
+        bad = [name for name in non_finite(tensors) if name not in self.usual]
+        if bad:
+            raise TrainingStopped(f"step {step - 1}: {bad[0]} holds NaN or infinite values ({len(bad)} "
+                                  "tensors) after the update; nothing of it is saved; lower lr, or add "
+                                  "warmup_steps")
+        return {"step": step, "identity": self.identity, "lowest": self.lowest, "method": tensors,
+                "not_finite": list(self.usual), **more}
+
+# %% ../../nbs/6_training/62_checkpoints.ipynb #8daabc5d
+def save_run(self, step:int, method, optimizer, best:str=""):
+    "Flush the log, write a checkpoint, and note it as the best if the term's mean is the lowest so far."
+    self.flush()
+    recent = self.rows[self.saved - step:] if step > self.saved else []
+    since = [row for row in recent if row["step"] >= self.saved]
+    mean, self.saved = term_mean(since, best), step
+    better = mean is not None and (self.lowest is None or mean < self.lowest)
+    if better: self.lowest = mean
+    state = self.state_of(step, method, best=better, optimizer=optimizer.state_dict())
+    if not self.write: return
+    held = HELD.get(self.path.resolve())
+    if held and not held.ours():
+        raise TrainingStopped(f"step {step - 1}: another run took over {str(self.path)!r}; this one ends")
+    with room_on(self.path):
+        path = save_checkpoint(self.path, step, state)
+        if better: keep_best(path)
+
+RunFolder.save = save_run
+
+# %% ../../nbs/6_training/62_checkpoints.ipynb #d054e54c
+def keep_broken(
+    run_dir, # the run's folder
+    step:int, # that broke, from 0
+    content:dict, # batch, weights before the step, what was said
+    rank:int=0 # of the process
+)->Path:
+    "Write `broken-00000012-0.pt`, in place of one that was kept before."
+    path = Path(run_dir) / f"broken-{step:08d}-{rank}.pt"
+    with room_on(run_dir): atomic_write(path, lambda file: torch.save(content, file))
+    for old in path.parent.glob(f"broken-*-{rank}.pt"):
+        if old != path: old.unlink()
+    return path
+
+def read_broken(
+    run_dir # the run's folder
+)->dict:
+    "What `keep_broken` wrote last. `FileNotFoundError` if no step broke."
+    found = sorted(Path(run_dir).glob("broken-*.pt"))
+    if not found: raise FileNotFoundError(f"run: {str(run_dir)!r} holds no step that broke (broken-….pt)")
+    return torch.load(found[-1], map_location="cpu", weights_only=True)

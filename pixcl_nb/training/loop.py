@@ -6,15 +6,20 @@
 __all__ = ['History', 'pretrain']
 
 # %% ../../nbs/6_training/64_loop.ipynb #00c177d5
+import difflib
 import inspect
+import json
 import math
 import os
 import signal
 import sys
 import threading
 import time
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
+# %% ../../nbs/6_training/64_loop.ipynb #672a8a00
 import numpy as np
 import torch
 import torch.distributed as dist
@@ -24,11 +29,14 @@ from tqdm import tqdm
 
 from ..checks import check_name, check_range, made_by
 from ..images.data import check_labelled
-from ..processes import all_ranks, distributed_world
+from ..networks.momentum import KeyQueue, MomentumEncoder
+from ..precision import fastest
+from ..processes import all_ranks, distributed_world, from_first
 from .cache import with_cache
-from .checkpoints import identity_of, RunFolder
+from .checkpoints import (
+    identity_of, keep_broken, last_checkpoint, non_finite, read_broken, RunFolder, sole_owner)
 from pixcl_nb.training.settings import (
-    choose_device, learning_rate, make_optimizer, step_generator, step_seed, TrainConfig,
+    choose_device, drawing, learning_rate, make_optimizer, step_generator, step_seed, TrainConfig,
     TrainingStopped)
 
 # %% ../../nbs/6_training/64_loop.ipynb #bf9cbf57
@@ -47,14 +55,16 @@ class BatchOrder:
                 f"batch_size: {batch_size} images on each of {world} processes, but the data set has {count};"
                 " take a smaller batch_size")
         self.count, self.batch_size, self.seed, self.rank, self.world = count, batch_size, seed, rank, world
-        self.steps_per_epoch = count // (batch_size * world)
+        self.steps_per_epoch, self.epoch, self.order = count // (batch_size * world), None, None
 
     def indices(self, step:int)->list:
         "The image indices of one step on this process."
         epoch, position = divmod(step, self.steps_per_epoch)
-        order = np.random.default_rng([self.seed, epoch]).permutation(self.count)
+        if epoch != self.epoch:
+            order = np.random.default_rng([self.seed, epoch]).permutation(self.count)
+            self.epoch, self.order = epoch, order.astype(np.uint32)
         start = (position * self.world + self.rank) * self.batch_size
-        return order[start:start + self.batch_size].tolist()
+        return self.order[start:start + self.batch_size].tolist()
 
 # %% ../../nbs/6_training/64_loop.ipynb #c879d93d
 def collate(
@@ -67,6 +77,21 @@ def collate(
                          "load with size=(H, W), or use batch_size=1")
     return torch.stack([image for image, _ in items]), torch.stack([mask for _, mask in items])
 
+def as_it_is(batch): return batch
+
+class StepBatches(torch.utils.data.Dataset):
+    "A data set of steps: item t is (indices, images, masks) of step t."
+    def __init__(self,
+        data, # data[i] → (uint8 3×H×W, int64 H×W)
+        order:BatchOrder # which images when
+    ):
+        self.data, self.order = data, order
+
+    def __getitem__(self, step):
+        indices, order = self.order.indices(step), self.order
+        with drawing(self.data, step_seed(order.seed, step, order.rank)):
+            return indices, *collate([self.data[index] for index in indices])
+
 # %% ../../nbs/6_training/64_loop.ipynb #a0dca354
 def batches(
     data, # data[i] → (uint8 3×H×W, int64 H×W)
@@ -76,13 +101,27 @@ def batches(
     workers:int=0 # decoding processes
 ):
     "Yield (indices, images, masks) for the steps start … stop−1."
-    steps = [order.indices(step) for step in range(start, stop)]
-    loader = torch.utils.data.DataLoader(
-        data, batch_sampler=steps, num_workers=workers, collate_fn=collate, generator=torch.Generator(),
-        pin_memory=torch.cuda.is_available(), persistent_workers=False)
-    yield from ((indices, *batch) for indices, batch in zip(steps, loader))
+    return iter(torch.utils.data.DataLoader(
+        StepBatches(data, order), batch_size=None, sampler=range(start, stop), num_workers=workers,
+        collate_fn=as_it_is, generator=torch.Generator(), pin_memory=torch.cuda.is_available()))
 
-# %% ../../nbs/6_training/64_loop.ipynb #f23e4ca2
+# %% ../../nbs/6_training/64_loop.ipynb #b85ed46a
+def extents_of(
+    data # a data set, perhaps a `Subset` or `ConcatDataset` of others
+):
+    "Valid (height, width) of every item, int64 (N, 2); None when nothing is padded."
+    if isinstance(data, torch.utils.data.Subset):
+        whole = extents_of(data.dataset)
+        return None if whole is None else whole[torch.as_tensor(list(data.indices))]
+    if not isinstance(data, torch.utils.data.ConcatDataset): return getattr(data, "extents", None)
+    parts = [extents_of(part) for part in data.datasets]
+    if all(part is None for part in parts): return None
+    whole = [torch.tensor(part[0][0].shape[1:]).expand(len(part), 2) for part in data.datasets]
+    return torch.cat([found if part is None else part for part, found in zip(parts, whole)])
+
+# %% ../../nbs/6_training/64_loop.ipynb #17e4dc1b
+ADVICE = "lower lr (now {lr}), add warmup_steps, or use precision='float32'"
+
 def check_terms(
     rows:list, # dictionaries of one step each: {"step": int, term: float}
     config:TrainConfig, # collapse_below
@@ -93,8 +132,7 @@ def check_terms(
         for name, value in row.items():
             if isinstance(value, float) and not math.isfinite(value):
                 raise TrainingStopped(
-                    f"step {row['step']}: the term {name!r} is {value}; lower lr (now {config.lr}), add"
-                    " warmup_steps, or use precision='float32'")
+                    f"step {row['step']}: the term {name!r} is {value}; {ADVICE.format(lr=config.lr)}")
     recent = [row["spread"] for row in rows[-1:-20 * log_every - 1:-log_every] if "spread" in row]
     if len(recent) == 20 and max(recent) < config.collapse_below:
         raise TrainingStopped(
@@ -105,31 +143,101 @@ def check_terms(
 # %% ../../nbs/6_training/64_loop.ipynb #5226ba5d
 class History:
     "The terms of a run, one dictionary for each step."
-    def __init__(self, rows=(), stopped_early=False): self.rows, self.stopped_early = list(rows), stopped_early
+    def __init__(self,
+        rows=(), # {"step": int, term: float, …}, one a step
+        stopped_early=False # did `on_step` end the run?
+    ):
+        self.rows, self.stopped_early = list(rows), stopped_early
     def __len__(self): return len(self.rows)
     def __getitem__(self, name): return [row[name] for row in self.rows if name in row]
 
     @property
-    def terms(self): return [name for name in (self.rows[-1] if self.rows else {}) if name not in ("step", "lr", "images_per_second", "input_wait", "gpu_busy")]
-
-    def plot(self, terms=None, smooth:int=1):
-        "One small axis for each term over the steps; `smooth` is the width of a running mean. `ValueError` on a term that is not there."
-        import matplotlib.pyplot as plt
-        if not self.rows: raise ValueError("history: is empty, there is nothing to plot")
-        terms = terms or self.terms
-        for name in terms: check_name("terms", name, {name for row in self.rows for name in row})
-        smooth = check_range("smooth", smooth, 1, min(len(self[name]) for name in terms))
-        figure, axes = plt.subplots(1, len(terms), figsize=(2.6 * len(terms), 2.2), squeeze=False, layout="constrained")
-        for axis, name in zip(axes[0], terms):
-            values = np.convolve(self[name], np.ones(smooth) / smooth, mode="valid")
-            axis.plot([row["step"] for row in self.rows if name in row][smooth - 1:], values, lw=1.2)
-            axis.set(title=name, xlabel="step")
-        return figure
+    def terms(self):
+        "Names of what the method reported, without the loop's own."
+        own = ("step", "lr", "images_per_second", "input_wait", "gpu_busy")
+        return [name for name in (self.rows[-1] if self.rows else {}) if name not in own]
 
     def __repr__(self):
         if not self.rows: return "History(empty)"
         last = ", ".join(f"{name} {self.rows[-1][name]:.3f}" for name in self.terms)
         return f"History({len(self)} rows to step {self.rows[-1]['step']}: {last})"
+
+# %% ../../nbs/6_training/64_loop.ipynb #0231e9ec
+def plot_history(self, terms=None, smooth:int=1):
+    """One small axis for each term over the steps; `smooth` is the width of a running mean. `ValueError` on a
+    term that is not there."""
+    import matplotlib.pyplot as plt
+    if not self.rows: raise ValueError("history: is empty, there is nothing to plot")
+    terms = terms or self.terms
+    for name in terms: check_name("terms", name, {name for row in self.rows for name in row})
+    smooth = check_range("smooth", smooth, 1, min(len(self[name]) for name in terms))
+    layout = dict(figsize=(2.6 * len(terms), 2.2), squeeze=False, layout="constrained")
+    figure, axes = plt.subplots(1, len(terms), **layout)
+    for axis, name in zip(axes[0], terms):
+        values = np.convolve(self[name], np.ones(smooth) / smooth, mode="valid")
+        axis.plot([row["step"] for row in self.rows if name in row][smooth - 1:], values, lw=1.2)
+        axis.set(title=name, xlabel="step")
+    return figure
+
+History.plot = plot_history
+
+# %% ../../nbs/6_training/64_loop.ipynb #1a0c00f4
+class PlainRun:
+    "An order of images, a loss, an optimiser. No files, no devices, no processes."
+    def __init__(self,
+        method:nn.Module, # trained in place
+        data, # data[i] → (uint8 3×H×W, int64 H×W)
+        config:TrainConfig # steps, batch_size, lr, seed, …
+    ):
+        self.method, self.data, self.config, self.start, self.stopped = method, data, config, 0, False
+        self.order, self.rows = BatchOrder(len(data), config.batch_size, config.seed), []
+        self.optimizer = make_optimizer(method, config)
+
+    def batches(self):
+        return batches(self.data, self.order, self.start, self.config.steps, self.config.workers)
+
+    def step(self, step, indices, images, masks):
+        "One step; returns its terms."
+        terms = self.method.loss(images, generator=step_generator(self.config.seed, step))
+        self.optimizer.zero_grad()
+        terms["loss"].backward()
+        self.optimizer.step()
+        self.method.after_step()
+        return terms
+
+    def finish(self, step, terms):
+        self.rows.append({name: value.item() for name, value in terms.items()})
+
+# %% ../../nbs/6_training/64_loop.ipynb #12b3bffe
+def train(self):
+    "All steps that are still to do."
+    for step, batch in enumerate(self.batches(), self.start):
+        for group in self.optimizer.param_groups: group["lr"] = learning_rate(self.config, step)
+        self.finish(step, self.step(step, *batch))
+        if self.stopped: break
+
+PlainRun.train = train
+
+# %% ../../nbs/6_training/64_loop.ipynb #1b8e05d4
+def wake(
+    method:nn.Module # brought into training mode
+):
+    "`method.train()`; what takes no gradient and is in evaluation mode stays so, copies do as originals do."
+    slow = [module for module in method.modules() if isinstance(module, MomentumEncoder)]
+    copies = {id(part) for one in slow for part in one.modules()}
+    frozen = lambda module: (not module.training and id(module) not in copies and
+                             {p.requires_grad for p in module.parameters()} == {False})
+    asleep = [module for module in method.modules() if frozen(module)]
+    method.train()
+    for module in asleep: module.eval()
+    for one in slow: one.same_mode()
+    return method
+
+# %% ../../nbs/6_training/64_loop.ipynb #b35ae535
+class _Loss(nn.Module):
+    "A method whose call is its loss, which is what DistributedDataParallel needs."
+    def __init__(self, method): super().__init__(); self.method = method
+    def forward(self, *arguments, **keywords): return self.method.loss(*arguments, **keywords)
 
 # %% ../../nbs/6_training/64_loop.ipynb #63775d09
 SYNC_BUFFERS = (
@@ -138,22 +246,21 @@ SYNC_BUFFERS = (
     else "broadcast_buffers"
 )  # the newer and the older name
 
-def place(method:nn.Module, config:TrainConfig, device:torch.device, world:int):
+def place(
+    method:nn.Module, # moved in place
+    config:TrainConfig, # channels_last
+    device:torch.device, # where to
+    world:int # processes
+):
     """Move a method to its device and layout; with several processes wrap it in DistributedDataParallel.
     Returns what to call for the loss."""
     method.to(device, memory_format=torch.channels_last) if config.channels_last else method.to(device)
-    method.train()
+    wake(method)
     if world == 1: return method.loss
     # all start as the first: weights, and the noise in queues
     for tensor in (*method.parameters(), *method.buffers()): dist.broadcast(tensor.data, 0)
     # from then on queues are kept equal by gathering keys
     return DistributedDataParallel(_Loss(method), **{SYNC_BUFFERS: False})
-
-# %% ../../nbs/6_training/64_loop.ipynb #b35ae535
-class _Loss(nn.Module):
-    "A method whose call is its loss, which is what DistributedDataParallel needs."
-    def __init__(self, method): super().__init__(); self.method = method
-    def forward(self, *arguments, **keywords): return self.method.loss(*arguments, **keywords)
 
 # %% ../../nbs/6_training/64_loop.ipynb #e140370f
 @contextmanager
@@ -176,22 +283,20 @@ def step_randomness(seed:int, step:int, rank:int, device:torch.device):
         torch.manual_seed(step_seed(seed, step, rank))
         yield step_generator(seed, step, rank)
 
-# %% ../../nbs/6_training/64_loop.ipynb #b946de93
+# %% ../../nbs/6_training/64_loop.ipynb #c3557f44
 @contextmanager
-def stop_on_signal():
-    """Inside, SIGTERM and Ctrl-C only set a flag, so that the step in progress ends and is saved; a second
-    Ctrl-C interrupts at once."""
-    asked = threading.Event()
-    asked.number = 0
-    if threading.current_thread() is not threading.main_thread(): yield asked; return
-    def ask(number, frame):
-        if asked.is_set() and number == signal.SIGINT: raise KeyboardInterrupt
-        asked.number = number
-        asked.set()
-    before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
-    try: yield asked
+def determinism(wanted:bool):
+    """Inside, torch uses deterministic algorithms if `wanted` (on CUDA: cuBLAS with a fixed workspace, no
+    search for the fastest convolution); put back afterwards."""
+    before, search = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    if wanted:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.backends.cudnn.benchmark = False
+    torch.use_deterministic_algorithms(wanted or before)
+    try: yield
     finally:
-        for number, handler in before.items(): signal.signal(number, handler)
+        torch.use_deterministic_algorithms(before)
+        torch.backends.cudnn.benchmark = search
 
 # %% ../../nbs/6_training/64_loop.ipynb #0493aee9
 def parts_of(
@@ -237,13 +342,75 @@ def train_step(
     for name, rows in zip(getattr(method, "noted", ()), zip(*noted)): setattr(method, name, torch.cat(rows))
     return mean_terms(seen)
 
-# %% ../../nbs/6_training/64_loop.ipynb #61a5b6ca
-def progress_bar(config:TrainConfig, start:int, rank:int):
-    "A tqdm bar on stderr where somebody can see it: a terminal or a notebook, first process only."
-    seen = sys.stderr.isatty() or "ipykernel" in sys.modules
-    return tqdm(
-        total=config.steps, initial=start, disable=not (config.progress and seen and rank == 0),
-        dynamic_ncols=True, leave=False)
+# %% ../../nbs/6_training/64_loop.ipynb #3c237d0b
+class GradientGuard:
+    "Looks at terms and gradient before an optimiser's step; drops what is NaN or infinite, and remembers."
+    def __init__(self, optimizer): # the optimiser that is watched
+        self.broken = False
+        optimizer.register_step_pre_hook(self)
+
+    def watched(self, loss): # method.loss → the same; a term that is no number counts as well
+        def loss_and_look(*arguments, **keywords):
+            terms = loss(*arguments, **keywords)
+            self.broken |= bool(non_finite({name: torch.as_tensor(value) for name, value in terms.items()}))
+            return terms
+        return loss_and_look
+
+    def __call__(self, optimizer, *about):
+        weights = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        norms = torch._foreach_norm([p.grad for p in weights])
+        self.broken |= bool(norms) and not bool(torch.isfinite(torch.stack(norms).sum()))
+        for p in weights if self.broken else (): p.grad = None
+
+# %% ../../nbs/6_training/64_loop.ipynb #c8f1f546
+def check_start(
+    method:nn.Module # before the first step
+):
+    "`ValueError` for weights that no step can begin with."
+    tensors = dict(method.named_parameters())
+    bad = non_finite(tensors)
+    if bad: raise ValueError(f"method: {bad[0]} holds NaN or infinite values before the first step; load "
+                             "good weights, or make the method anew")
+    half = [name for name, p in tensors.items() if p.dtype in (torch.float16, torch.bfloat16)]
+    if half: raise ValueError(f"method: {half[0]} is {tensors[half[0]].dtype}, in which a small step rounds "
+                              "to nothing; keep the weights float32 (.float()) and set precision='bf16'")
+
+# %% ../../nbs/6_training/64_loop.ipynb #0ac6fe6f
+class PlacedRun(PlainRun):
+    "On a device, in one of `world` processes, with the step's own randomness, in parts, in a precision."
+    def __init__(self, method, data, config):
+        check_start(method)
+        (self.rank, self.world), self.device = distributed_world(), choose_device(config.device)
+        data = with_cache(data, config.cache, config.workers)
+        super().__init__(method, data, config)
+        self.order = BatchOrder(len(data), config.batch_size, config.seed, self.rank, self.world)
+        self.labelled = getattr(method, "uses_labels", False)
+        if self.labelled: check_labelled(data)
+        self.loss, self.extents = place(method, config, self.device, self.world), extents_of(data)
+        self.optimizer = make_optimizer(method, config)
+        self.look_every = config.log_every or (1 if self.device.type == "cpu" else 20)
+        watch = self.device.type == "cpu" or self.look_every == 1
+        self.guard = GradientGuard(self.optimizer) if watch else None
+        if watch and self.world == 1: self.loss = self.guard.watched(self.loss)
+
+    @property
+    def broken(self): return self.guard is not None and self.guard.broken
+
+# %% ../../nbs/6_training/64_loop.ipynb #273e8018
+def placed_step(self, step, indices, images, masks):
+    "One step on the device; where its gradient is bad nothing moves."
+    there, config = lambda tensor: tensor.to(self.device, non_blocking=True), self.config
+    with step_randomness(config.seed, step, self.rank, self.device) as generator:
+        terms = train_step(
+            self.loss, self.optimizer, there(images), there(masks) if self.labelled else None,
+            None if self.extents is None else there(self.extents[indices]), generator, config.precision,
+            config.accumulate, self.method)
+        if not self.broken: self.method.after_step()
+    # one vector has no spread, and would look like a collapse
+    if config.batch_size == config.accumulate: terms.pop("spread", None)
+    return terms
+
+PlacedRun.step = placed_step
 
 # %% ../../nbs/6_training/64_loop.ipynb #268c51dc
 def gpu_busy(device:torch.device):
@@ -256,8 +423,13 @@ def gpu_busy(device:torch.device):
 # %% ../../nbs/6_training/64_loop.ipynb #a62b8fcf
 class Meter:
     "Keeps the terms of each step on the device until they are read, and the time."
-    def __init__(self, config:TrainConfig, device:torch.device, world:int):
-        self.config, self.device, self.images, self.steps, self.waited, self.clock = config, device, config.batch_size * world, [], 0., time.perf_counter()
+    def __init__(self,
+        config:TrainConfig, # batch_size and the schedule of lr
+        device:torch.device, # of the run
+        world:int # processes
+    ):
+        self.config, self.device, self.images = config, device, config.batch_size * world
+        self.steps, self.waited, self.clock = [], 0., time.perf_counter()
 
     def timed(self, batches):
         "The same batches; how long each was waited for is added up."
@@ -270,20 +442,126 @@ class Meter:
 
     def note(self, step:int, terms:dict): self.steps.append((step, terms))
 
-    def read(self, number:int=0)->tuple: # `number` of a signal this process got, 0 = none
-        "(a row for each step since the last time, each term the mean over all processes; the number of a signal that any of them got)."
-        said = all_ranks(([{name: float(value) for name, value in terms.items()} for _, terms in self.steps], number))
-        terms = [mean_terms(parts) for parts in zip(*(rows for rows, _ in said))]
-        now, count = time.perf_counter(), len(self.steps)
-        extra = {"images_per_second": round(count * self.images / (now - self.clock), 1)}
-        if self.device.type == "cuda": extra.update(input_wait=round(self.waited / (now - self.clock), 3))
-        if (busy := gpu_busy(self.device)) is not None: extra.update(gpu_busy=busy)
-        rows = [{"step": step, "lr": learning_rate(self.config, step), **(extra if place == count else {}), **found} for place, ((step, _), found) in enumerate(zip(self.steps, terms), 1)]
-        self.steps, self.waited, self.clock = [], 0., now
-        return rows, max(number for _, number in said)
+    def own(self): return [{name: float(value) for name, value in terms.items()} for _, terms in self.steps]
 
 # %% ../../nbs/6_training/64_loop.ipynb #9c39e5bf
-def same_start(step:int, run_dir)->int:
+def read_meter(self,
+    number:int=0, # of a signal this process got, 0 = none
+    alone:bool=False # do not wait for the others: this process is about to end
+)->tuple:
+    """(a row for each step since the last time, each term the mean over all processes; the number of a signal
+    that any of them got)."""
+    said = [(self.own(), number)] if alone else all_ranks((self.own(), number))
+    terms = [mean_terms(parts) for parts in zip(*(rows for rows, _ in said))]
+    now, count = time.perf_counter(), len(self.steps)
+    extra = {"images_per_second": round(count * self.images / (now - self.clock), 1)}
+    if self.device.type == "cuda": extra.update(input_wait=round(self.waited / (now - self.clock), 3))
+    if (busy := gpu_busy(self.device)) is not None: extra.update(gpu_busy=busy)
+    rows = [{"step": step, "lr": learning_rate(self.config, step), **found}
+            for (step, _), found in zip(self.steps, terms)]
+    if rows: rows[-1] |= {**extra, **rows[-1]}
+    self.steps, self.waited, self.clock = [], 0., now
+    return rows, max(number for _, number in said)
+
+Meter.read = read_meter
+
+# %% ../../nbs/6_training/64_loop.ipynb #1b9f517e
+def check_best(
+    best:str, # of the settings: a term, "+term" or ""
+    row:dict, # of the first look
+    more:bool # may a hook still add terms?
+):
+    "`ValueError` where no term has that name; where a hook may still add it, only if it looks like a slip."
+    name, names = best.lstrip("+"), [name for name in row if name not in ("step", "lr", "images_per_second")]
+    if not best or name in row: return
+    if not more or difflib.get_close_matches(name, names, n=1): check_name("best", name, names)
+    print(f"pixcl_nb: best: no term {name!r} yet, only {names}; the best checkpoint is kept once there is "
+          "one", file=sys.stderr)
+
+def note_queue(
+    method:nn.Module, # after its first step
+    steps:int # of the run
+):
+    "Say so if a queue holds more rows than keys will ever be made."
+    for name, queue in method.named_modules():
+        keys = int(queue.filled) * steps if isinstance(queue, KeyQueue) else math.inf
+        if keys < len(queue.rows if keys < math.inf else ()):
+            print(f"pixcl_nb: {name}: holds {len(queue)} rows, but this run makes {keys} keys; the others "
+                  "stay random to the end: take a smaller queue_size, or more steps", file=sys.stderr)
+
+# %% ../../nbs/6_training/64_loop.ipynb #61a5b6ca
+def progress_bar(config:TrainConfig, start:int, rank:int):
+    "A tqdm bar on stderr where somebody can see it: a terminal or a notebook, first process only."
+    seen = sys.stderr.isatty() or "ipykernel" in sys.modules
+    return tqdm(
+        total=config.steps, initial=start, disable=not (config.progress and seen and rank == 0),
+        dynamic_ncols=True, leave=False)
+
+# %% ../../nbs/6_training/64_loop.ipynb #11f434e3
+class WatchedRun(PlacedRun):
+    "Rows of each step, looks, a bar, and the hook."
+    def __init__(self, method, data, config, on_step=None):
+        super().__init__(method, data, config)
+        self.on_step, self.meter, self.told = on_step, Meter(config, self.device, self.world), 0
+        self.asked, self.bar = threading.Event(), progress_bar(config, 0, self.rank)
+        self.asked.number = 0
+
+    def batches(self): return self.meter.timed(super().batches())
+
+    def is_time(self, step, every): # at the end, and every so many steps; every=0 only at the end
+        return step + 1 == self.config.steps or bool(every and (step + 1) % every == 0)
+
+    def read(self):
+        "Rows of what was not read yet; `TrainingStopped` where one of them says so."
+        rows, self.told = self.meter.read(self.asked.number)
+        for row in rows: self.log(row)
+        check_terms(self.rows, self.config, self.look_every)
+
+    def log(self, row): self.rows.append(row)
+
+# %% ../../nbs/6_training/64_loop.ipynb #59214669
+def watched_finish(self, step, terms):
+    "Note the terms of a step; look at them when it is time, or when the step broke."
+    self.meter.note(step, terms)
+    look = self.is_time(step, self.look_every)
+    if look or self.broken or self.must_read(step): self.read()
+    if self.broken:
+        raise TrainingStopped(f"step {step}: the gradient holds NaN or infinite values though every term is "
+                              f"a number; {ADVICE.format(lr=self.config.lr)}")
+    if step == 0: note_queue(self.method, self.config.steps)
+    if look: self.look(step)
+    self.bar.update()
+
+def look(self, step):
+    "What is done with the newest row."
+    row = self.rows[-1]
+    self.stopped = self.on_step is not None and self.on_step(step, row, self.method) == "stop"
+    if len(self.rows) <= self.look_every: check_best(self.config.best, row, self.on_step is not None)
+    words = f"loss {row['loss']:.3f}, {row['images_per_second']:.0f} images/s"
+    self.bar.set_postfix_str(words, refresh=False)
+
+WatchedRun.finish, WatchedRun.look, WatchedRun.must_read = watched_finish, look, lambda self, step: False
+
+# %% ../../nbs/6_training/64_loop.ipynb #0daa8b3e
+def restore(
+    state, # of a checkpoint, None = there is none
+    method:nn.Module, # filled in place
+    optimizer # filled in place
+)->int:
+    "Load a checkpoint's state, if there is one, into method and optimiser; returns the step to go on from."
+    if state is None: return 0
+    try: method.load_state_dict(state["method"])
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"run_dir: its checkpoint does not fit this method ({reason}); "
+                         "use resume=False") from None
+    optimizer.load_state_dict(state["optimizer"])
+    return state["step"]
+
+def same_start(
+    step:int, # that this process would start from
+    run_dir # the run's folder
+)->int:
     "The step, if all processes would start from it; else `RuntimeError`."
     steps = all_ranks(step)
     if len(set(steps)) > 1:
@@ -292,70 +570,226 @@ def same_start(step:int, run_dir)->int:
             " all of them see")
     return step
 
-# %% ../../nbs/6_training/64_loop.ipynb #463c1897
+# %% ../../nbs/6_training/64_loop.ipynb #5c99152f
+class KeptRun(WatchedRun):
+    "A run that leaves files, goes on from them, and keeps what broke it."
+    def __init__(self, method, data, config, run_dir=None, resume=True, on_step=None):
+        choose_device(config.device)           # one that is not there is said before anything else
+        identity = identity_of(method, data, config, distributed_world()[1]) if run_dir else None
+        super().__init__(method, data, config, on_step)
+        first = self.rank == 0
+        versions = made_by(self.device) if run_dir and first else None
+        self.folder = RunFolder(run_dir, identity, resume, first, versions, config.tensorboard)
+        self.folder.usual = non_finite(dict(method.named_buffers()))
+        self.rows, self.log, self.kept = self.folder.rows, self.folder.log, None
+        self.start = same_start(restore(self.folder.state, method, self.optimizer), run_dir)
+
+    def must_read(self, step):
+        return self.is_time(step, self.config.checkpoint_every) or (self.asked.is_set() and self.world == 1)
+
+    def step(self, step, *batch):
+        self.batch = batch
+        try: terms = super().step(step, *batch)
+        except Exception as error: raise self.keep(step, error)
+        return terms
+
+# %% ../../nbs/6_training/64_loop.ipynb #046016cf
+def numeric(
+    error:Exception, # of a step
+    method:nn.Module # that took it
+)->bool:
+    "Did numbers break the step? So the message or the weights say."
+    told = any(word in str(error) for word in ("NaN", "infinite"))
+    return told or bool(non_finite(dict(method.named_parameters())))
+
+def keep(self, step, error):
+    "Keep batch and weights of a step that broke; returns the error, a `TrainingStopped` if numbers broke it."
+    if not isinstance(error, TrainingStopped) and numeric(error, self.method):
+        error = TrainingStopped(f"step {step}: {error}; {ADVICE.format(lr=self.config.lr)}")
+    if self.folder.path is None or self.kept is not None: return error
+    indices, images, masks = self.batch
+    content = {
+        "step": step, "said": str(error), "identity": self.folder.identity, "rank": self.rank,
+        "method": self.method.state_dict(), "indices": indices, "images": images, "masks": masks,
+        "extents": None if self.extents is None else self.extents[indices],
+        "terms": next((row for row in self.rows if row["step"] == step), {})}
+    with suppress(OSError, TrainingStopped):
+        self.kept = keep_broken(self.folder.path, step, content, self.rank)
+        where = f"; the batch is kept: pixcl replay {self.folder.path}"
+        if isinstance(error, TrainingStopped): error = TrainingStopped(f"{error}{where}")
+    return error
+
+KeptRun.keep = keep
+
+# %% ../../nbs/6_training/64_loop.ipynb #acf603b2
+def kept_finish(self, step, terms):
+    "As before; then save if it is time."
+    try: WatchedRun.finish(self, step, terms)
+    except TrainingStopped as error:
+        if "collapse" in str(error): raise
+        raise self.keep(step, error) from None
+    if self.world == 1: self.told = self.asked.number     # also during on_step, such as a monitor's pause
+    due = self.is_time(step, self.config.checkpoint_every)
+    if due or self.stopped or self.told:
+        if self.meter.steps: self.read()
+        self.folder.save(step + 1, self.method, self.optimizer, self.config.best)
+    self.folder.flush(older=2.)
+    self.stopped, self.early = bool(self.stopped or self.told), self.stopped
+
+def kept_train(self):
+    "Train; whatever ends it, the rows that are not in the log yet get there."
+    self.early = False
+    try: WatchedRun.train(self)
+    finally:
+        with suppress(Exception):
+            for row in self.meter.read(alone=True)[0] if self.meter.steps else (): self.folder.log(row)
+            self.folder.flush()
+
+KeptRun.finish, KeptRun.train = kept_finish, kept_train
+
+# %% ../../nbs/6_training/64_loop.ipynb #b946de93
+@contextmanager
+def stop_on_signal():
+    """Inside, SIGTERM and Ctrl-C only set a flag, so that the step in progress ends and is saved; a second
+    Ctrl-C interrupts at once."""
+    asked = threading.Event()
+    asked.number = 0
+    if threading.current_thread() is not threading.main_thread(): yield asked; return
+    def ask(number, frame):
+        if asked.is_set() and number == signal.SIGINT: raise KeyboardInterrupt
+        asked.number = number
+        asked.set()
+    before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
+    try: yield asked
+    finally:
+        for number, handler in before.items(): signal.signal(number, handler)
+
+# %% ../../nbs/6_training/64_loop.ipynb #3fee428a
+class SignalledRun(KeptRun):
+    "A run that a signal ends after a step, saved; compiled, deterministic, with a bar where that is wanted."
+    def train(self):
+        config = self.config
+        with (determinism(config.deterministic), compiled(self.method, config.compile),
+              stop_on_signal() as asked, progress_bar(config, self.start, self.rank) as bar):
+            self.asked, self.bar = asked, bar
+            super().train()
+        if not self.told: return
+        if self.rank == 0:
+            place = self.folder.path and str(self.folder.path)
+            print(f"pixcl_nb: stopped by signal after step {self.rows[-1]['step']}"
+                  + (f"; run again with run_dir={place!r} to go on" if place else ""), file=sys.stderr)
+        raise KeyboardInterrupt if self.told == signal.SIGINT else SystemExit(128 + self.told)
+
+# %% ../../nbs/6_training/64_loop.ipynb #c4fbb66a
+def settled(
+    method:nn.Module, # whose networks are measured
+    config:TrainConfig, # precision may be "auto"
+    run_dir=None, # the run's folder
+    resume=True # does the run go on?
+)->TrainConfig:
+    "The configuration with a precision: that of the run that goes on, else the fastest, in all processes."
+    if config.precision != "auto": return config
+    before = Path(run_dir) / "config.json" if run_dir and resume else None
+    taken = json.loads(before.read_text())["config"] if before and before.is_file() else None
+    if taken is None and distributed_world()[0] == 0:
+        network = getattr(method, "branch", method.encoder)
+        taken = fastest(network, choose_device(config.device), view_size(method))
+    taken = from_first(taken)
+    return replace(config, precision=taken["precision"],
+                   channels_last=bool(config.channels_last or taken["channels_last"]))
+
+def view_size(
+    method:nn.Module # with settings of its views, or without
+)->tuple:
+    "(height, width) of what the networks see; 96 where the method does not say."
+    settings = getattr(method, "config", None)
+    size = getattr(getattr(settings, "view", None) or getattr(settings, "compose", None), "size", 96)
+    return (size, size) if isinstance(size, int) else tuple(size)
+
+# %% ../../nbs/6_training/64_loop.ipynb #4179ffd6
 def pretrain(
     method:nn.Module, # loss(images, masks, generator) -> dict with "loss"; after_step(); trained in place
     data, # data[i] → (uint8 3×H×W, int64 H×W)
     config:TrainConfig, # every setting
     run_dir=None, # folder for checkpoints, config and log; None writes nothing
-    resume:bool=True, # continue from the last good checkpoint in run_dir
-    on_step=None # called as on_step(step, terms, method) at each look; may add numbers to terms; returning "stop" ends the run
+    resume=True, # from the last good checkpoint in run_dir; False: anew; "anyway": even if another run's
+    on_step=None # on_step(step, terms, method) at each look; may add numbers to terms; "stop" ends the run
 )->History:
-    "Train a method in place and return its `History`. `TrainingStopped` on NaN, collapse or a full disk, `ValueError` on settings that do not fit."
-    (rank, world), device = distributed_world(), choose_device(config.device)
-    data = with_cache(data, config.cache, config.workers)
-    order = BatchOrder(len(data), config.batch_size, config.seed, rank, world)
-    if getattr(method, "uses_labels", False): check_labelled(data)
-    loss, extents = place(method, config, device, world), getattr(data, "extents", None)
-    optimizer = make_optimizer(method, config)
-    folder = RunFolder(run_dir, identity_of(method, data, config, world), resume, rank == 0, made_by(device) if run_dir and rank == 0 else None, config.tensorboard)
-    start = same_start(restore(folder.state, method, optimizer), run_dir)
-    log_every, meter, stopped, told = config.log_every or (1 if device.type == "cpu" else 20), Meter(config, device, world), False, 0
-    with determinism(config.deterministic), compiled(method, config.compile), stop_on_signal() as asked, progress_bar(config, start, rank) as bar:
-        for step, (indices, images, masks) in enumerate(meter.timed(batches(data, order, start, config.steps, config.workers)), start):
-            for group in optimizer.param_groups: group["lr"] = learning_rate(config, step)
-            with step_randomness(config.seed, step, rank, device) as generator:
-                terms = train_step(loss, optimizer, images.to(device, non_blocking=True),
-                                   masks.to(device, non_blocking=True) if getattr(method, "uses_labels", False) else None,
-                                   None if extents is None else extents[indices].to(device), generator, config.precision, config.accumulate, method)
-                method.after_step()
-            meter.note(step, terms)
-            due, look = (step + 1 == config.steps or bool(every and (step + 1) % every == 0) for every in (config.checkpoint_every, log_every))
-            if look or due or (asked.is_set() and world == 1):
-                rows, told = meter.read(asked.number)
-                for row in rows: folder.log(row)
-                check_terms(folder.rows, config, log_every)
-            if look:
-                stopped = on_step is not None and on_step(step, folder.rows[-1], method) == "stop"
-                if world == 1: told = asked.number                    # also a signal during on_step, such as a monitor's pause
-                bar.set_postfix_str(f"loss {folder.rows[-1]['loss']:.3f}, {folder.rows[-1]['images_per_second']:.0f} images/s", refresh=False)
-            bar.update()
-            if due or stopped or told: folder.save(step + 1, method, optimizer, config.best)
-            folder.flush(older=2.)
-            if stopped or told: break
-    if told and rank == 0: print(f"pixcl_nb: stopped by signal after step {step}" + (f"; run again with run_dir={str(run_dir)!r} to go on" if run_dir else ""), file=sys.stderr)
-    if told: raise KeyboardInterrupt if told == signal.SIGINT else SystemExit(128 + told)
-    return History(folder.rows, stopped_early=stopped)
+    """Train a method in place and return its `History`. `TrainingStopped` on NaN, collapse or a full disk,
+    `ValueError` on settings that do not fit, `RuntimeError` if another run is at work in the folder."""
+    if resume not in (True, False): check_name("resume", resume, [True, False, "anyway"])
+    with sole_owner(run_dir):
+        run = SignalledRun(method, data, settled(method, config, run_dir, resume), run_dir, resume, on_step)
+        run.train()
+    return History(run.rows, stopped_early=run.early)
 
-# %% ../../nbs/6_training/64_loop.ipynb #1b9f517e
-def restore(state, method:nn.Module, optimizer)->int:
-    "Load a checkpoint's state, if there is one, into method and optimiser; returns the step to go on from."
-    if state is None: return 0
-    method.load_state_dict(state["method"])
-    optimizer.load_state_dict(state["optimizer"])
-    return state["step"]
-
-# %% ../../nbs/6_training/64_loop.ipynb #c3557f44
+# %% ../../nbs/6_training/64_loop.ipynb #ddebc32b
 @contextmanager
-def determinism(wanted:bool):
-    """Inside, torch uses deterministic algorithms if `wanted` (on CUDA: cuBLAS with a fixed workspace, no
-    search for the fastest convolution); put back afterwards."""
-    before, search = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
-    if wanted:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.backends.cudnn.benchmark = False
-    torch.use_deterministic_algorithms(wanted or before)
-    try: yield
+def first_bad_output(
+    method:nn.Module # whose layers are watched
+):
+    "Inside, a list fills with the names of layers whose output is NaN or infinite, in order of the calls."
+    found, handles = [], []
+    def watch(name):
+        def look(module, inputs, output):
+            outputs = output if isinstance(output, (tuple, list)) else [output]
+            if non_finite(dict(enumerate(outputs))): found.append(name)
+        return look
+    for name, module in method.named_modules():
+        if not list(module.children()): handles.append(module.register_forward_hook(watch(name)))
+    try: yield found
     finally:
-        torch.use_deterministic_algorithms(before)
-        torch.backends.cudnn.benchmark = search
+        for handle in handles: handle.remove()
+
+class NoStep:
+    "Stands for an optimiser where nothing shall move: gradients stay to be looked at."
+    def __init__(self, method): self.parameters = list(method.parameters())
+    def step(self): pass
+    def zero_grad(self, set_to_none=True):
+        for p in self.parameters: p.grad = None
+
+# %% ../../nbs/6_training/64_loop.ipynb #6b8b9e59
+@dataclass
+class Replay:
+    "A step that broke a run, done again."
+    step:int                                         # from 0
+    said:str                                         # when it broke
+    kept:dict                                        # its terms then
+    terms:dict = field(default_factory=dict)         # and now
+    error:str = ""                                   # and what it raised now
+    layers:list = field(default_factory=list)        # whose output was NaN or infinite, in order of the call
+    gradients:list = field(default_factory=list)     # parameters whose gradient was
+
+    @property
+    def again(self): return bool(self.error or non_finite(self.terms) or self.layers or self.gradients)
+
+    def __repr__(self):
+        terms = ", ".join(f"{name} {float(value):.4g}" for name, value in self.terms.items())
+        first = lambda names: f"{names[0]} ({len(names)} in all)" if names else "none"
+        return "\n".join([
+            f"step {self.step}, when it broke: {self.said}", f"now: {self.error or terms}",
+            f"first layer whose output is not finite: {first(self.layers)}",
+            f"first parameter whose gradient is not finite: {first(self.gradients)}",
+            "it breaks again" if self.again else "it does not break: other versions, device or threads?"])
+
+# %% ../../nbs/6_training/64_loop.ipynb #63165f8d
+def replay(
+    method:nn.Module, # made as the run's was; its weights are replaced
+    run_dir # of the run that broke
+)->Replay:
+    "Do the kept step of a run again, on the CPU. `FileNotFoundError` if no step broke."
+    content, cpu = read_broken(run_dir), torch.device("cpu")
+    config = TrainConfig(**content["identity"]["config"])
+    method.to(cpu).load_state_dict(content["method"])
+    found = Replay(content["step"], content["said"], content["terms"])
+    masks = content["masks"] if getattr(method, "uses_labels", False) else None
+    with (first_bad_output(wake(method)) as found.layers,
+          step_randomness(config.seed, found.step, content["rank"], cpu) as generator):
+        try:
+            found.terms = train_step(
+                method.loss, NoStep(method), content["images"], masks, content["extents"], generator,
+                config.precision, config.accumulate, method)
+        except Exception as error: found.error = f"{type(error).__name__}: {error}"
+    gradients = {name: p.grad for name, p in method.named_parameters() if p.grad is not None}
+    found.gradients = non_finite(gradients)
+    return found

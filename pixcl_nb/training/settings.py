@@ -7,6 +7,8 @@ __all__ = ['TrainConfig', 'TrainingStopped']
 
 # %% ../../nbs/6_training/61_settings.ipynb #206001e0
 import math
+import random
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,6 +35,45 @@ def step_generator(
     "A CPU generator for one step: parameters are drawn on the CPU, so a GPU sees the same crops as a laptop."
     return torch.Generator().manual_seed(step_seed(seed, step, rank))
 
+# %% ../../nbs/6_training/61_settings.ipynb #2e9fcffb
+def own_generators(
+    data, # a data set, perhaps over another (`.data`, `.dataset`, `.datasets`)
+    depth:int=4 # data sets below data sets
+)->list:
+    "The random generators that a data set, and those below it, keep as attributes."
+    about = list(getattr(data, "__dict__", {}).items())
+    kinds = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
+    found = [value for _, value in about if isinstance(value, kinds)]
+    below = [value for name, value in about if name in ("data", "dataset", "datasets")] if depth else []
+    for one in below:
+        for part in one if isinstance(one, (list, tuple)) else [one]: found += own_generators(part, depth - 1)
+    return found
+
+def reseed(
+    generator, # of torch, numpy or Python
+    seed:int # 63 bits
+):
+    "Set a generator as a new one of its kind with this seed would stand."
+    if isinstance(generator, torch.Generator): generator.manual_seed(seed)
+    elif isinstance(generator, random.Random): generator.seed(seed)
+    elif isinstance(generator, np.random.RandomState): generator.seed(seed % 2**32)
+    else: generator.bit_generator.state = type(generator.bit_generator)(seed).state
+
+# %% ../../nbs/6_training/61_settings.ipynb #ce862d83
+@contextmanager
+def drawing(
+    data, # a data set
+    seed:int # of this step, see `step_seed`
+):
+    "Inside, what the data set draws depends on `seed` alone."
+    python, arrays = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed), random.seed(seed), np.random.seed(seed % 2**32)
+            for generator in own_generators(data): reseed(generator, seed)
+            yield
+    finally: random.setstate(python), np.random.set_state(arrays)
+
 # %% ../../nbs/6_training/61_settings.ipynb #cc880f51
 @dataclass
 class TrainBasics:
@@ -53,7 +94,7 @@ class TrainBasics:
 @dataclass
 class TrainConfig(TrainBasics):
     "Every setting of a run: `TrainBasics` (steps, batch_size, lr, …), and how it is computed and kept."
-    precision:str="float32"       # "float32" | "bf16" (autocast; losses stay float32)
+    precision:str="float32"       # "float32" | "bf16" (autocast; losses stay float32) | "auto" (the fastest)
     channels_last:bool=False      # memory layout of the network
     accumulate:int=1              # parts a batch is computed in, one after the other, to save memory
     compile:bool=False            # torch.compile the networks (minutes once; equal up to rounding)
@@ -71,24 +112,46 @@ class TrainConfig(TrainBasics):
     def __post_init__(self): check_config(self)
 
 # %% ../../nbs/6_training/61_settings.ipynb #78d36cb1
+def check_numbers(
+    config # a `TrainConfig`
+):
+    "`ValueError` naming the first number that is of the wrong kind or out of range."
+    lowest = {"steps": 1, "batch_size": 1, "accumulate": 1, "seed": 0, "workers": 0, "warmup_steps": 0,
+              "checkpoint_every": 0, "log_every": 0}
+    for name, low in lowest.items():
+        value = getattr(config, name)
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+            raise ValueError(f"{name}: {value!r} is no whole number")
+        check_range(name, value, low)
+    for name in ("lr", "weight_decay"): check_range(name, getattr(config, name), 0, 1e30)
+    check_range("lars_trust", config.lars_trust, above=0)
+    check_range("collapse_below", config.collapse_below, 0, 1)
+    if not 0 <= config.momentum < 1:
+        raise ValueError(f"momentum: {config.momentum!r} is out of range; it must be at least 0 and below 1, "
+                         "or the steps add up without end")
+
+# %% ../../nbs/6_training/61_settings.ipynb #858097c0
 def check_config(
     config # a `TrainConfig`
 ):
-    "`ValueError` naming the first setting that is out of range or does not fit another."
-    for name in ("steps", "batch_size", "accumulate"): check_range(name, getattr(config, name), low=1)
-    check_range("lars_trust", config.lars_trust, above=0)
-    not_negative = ("lr", "weight_decay", "warmup_steps", "workers", "checkpoint_every", "log_every",
-                    "collapse_below")
-    for name in not_negative: check_range(name, getattr(config, name), low=0)
+    "`ValueError` naming the first setting that is out of range, does not fit another, or says nothing."
+    check_numbers(config)
     check_name("optimizer", config.optimizer, ["sgd", "adamw", "lars"])
     check_name("schedule", config.schedule, ["cosine", "poly", "constant"])
-    check_name("precision", config.precision, ["float32", "bf16"])
+    check_name("precision", config.precision, ["float32", "bf16", "auto"])
     if config.batch_size % config.accumulate:
         raise ValueError(f"accumulate: {config.accumulate} equal parts cannot be made of "
                          f"batch_size {config.batch_size}; take a divisor")
+    if config.warmup_steps >= config.steps and config.warmup_steps:
+        raise ValueError(f"warmup_steps: {config.warmup_steps} is not less than the run's {config.steps} "
+                         "steps: the rate would never reach lr; take fewer")
     if config.fused and config.optimizer == "lars":
         raise ValueError("fused: LARS has no fused form (it already handles all tensors in one call); "
                          "leave fused=False")
+    idle = {"adamw": ("momentum", "lars_trust"), "sgd": ("lars_trust",)}.get(config.optimizer, ())
+    for name in idle:
+        if getattr(config, name) != type(config).__dataclass_fields__[name].default:
+            raise ValueError(f"{name}: means nothing to {config.optimizer}; leave it out")
 
 # %% ../../nbs/6_training/61_settings.ipynb #9e8610bf
 MAY_DIFFER = {                                       # settings that a resumed run may change

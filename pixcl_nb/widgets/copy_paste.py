@@ -226,7 +226,7 @@ from pixcl_nb.images.compositor import CopyPasteConfig, compose
 from pixcl_nb.widgets.copy_paste import block_mask
 """
 
-class StudioCode(StudioPair):
+class StudioLines(StudioPair):
     "The Python that makes this pair."
     def _mask_code(self, side, value):
         "The line that makes one mask."
@@ -247,7 +247,7 @@ class StudioCode(StudioPair):
         return height if height == width else f"({height}, {width})"
 
 # %% ../../nbs/8_widgets/84_copy_paste.ipynb #16f86f06
-class StudioCode(StudioCode):
+class StudioSettings(StudioLines):
     "The same, with the settings for training."
     def _config_code(self):
         "The settings that draw such pairs, or why there are none."
@@ -265,7 +265,7 @@ class StudioCode(StudioCode):
         return f"config = CopyPasteConfig(size={self._extent()}, {words}, {rest})"
 
 # %% ../../nbs/8_widgets/84_copy_paste.ipynb #435c8efb
-class StudioCode(StudioCode):
+class StudioCode(StudioSettings):
     "The same, as one text."
     def write_code(self)->str:
         "The Python that makes this pair; the front end writes the same text."
@@ -280,8 +280,6 @@ class StudioCode(StudioCode):
                           self._config_code()])
 
 # %% ../../nbs/8_widgets/84_copy_paste.ipynb #26da6c08
-PAIR_COLOURS = torch.tensor([[226, 229, 233], [86, 180, 233], [230, 159, 0]], dtype=torch.uint8)
-
 def draw_side(
     axis, # of matplotlib
     picture, # (1, 3, h, w) normalised
@@ -299,6 +297,9 @@ def draw_side(
     axis.scatter(x[cells], y[cells], 9, "#56b4e9", edgecolors="k", linewidths=.5)
     axis.scatter(x[~cells], y[~cells], 9, "#e69f00", marker="x", linewidths=.8)
     axis.set_title(f"{title}: {int(cells.sum())} of {cells.numel()} cells foreground", fontsize=9)
+
+# %% ../../nbs/8_widgets/84_copy_paste.ipynb #5e426b33
+PAIR_COLOURS = torch.tensor([[226, 229, 233], [86, 180, 233], [230, 159, 0]], dtype=torch.uint8)
 
 def draw_pairs(
     axis, # of matplotlib
@@ -338,8 +339,6 @@ class CopyPasteStudio(StudioCode):
         self._start(blocks, traits)
 
 # %% ../../nbs/8_widgets/84_copy_paste.ipynb #95d66ad7
-START = dict(query=dict(area=.35, aspect=1., x=.3, y=.5), key=dict(area=.3, aspect=1.2, x=.7, y=.5))
-
 def _fill(self, fore, back, same, view, generator):
     "Make the views. Two pictures of one name are refused, since names choose the views."
     pictures = fore if same else fore + back
@@ -352,6 +351,11 @@ def _fill(self, fore, back, same, view, generator):
     self.foregrounds = [entries[name] for name, *_ in fore]
     self.backgrounds = [{**entries[name], "objects": None} for name, *_ in back]
 
+CopyPasteStudio._fill = _fill
+
+# %% ../../nbs/8_widgets/84_copy_paste.ipynb #8849113d
+START = dict(query=dict(area=.35, aspect=1., x=.3, y=.5), key=dict(area=.3, aspect=1.2, x=.7, y=.5))
+
 def _start(self, blocks, traits):
     "Blocks beside each other, on two backgrounds that are not the foreground, unless told otherwise."
     names = [entry["name"] for entry in self.backgrounds]
@@ -363,7 +367,7 @@ def _start(self, blocks, traits):
         setattr(self, word, value)
     self.describe()
 
-CopyPasteStudio._fill, CopyPasteStudio._start = _fill, _start
+CopyPasteStudio._start = _start
 
 # %% ../../nbs/8_widgets/84_copy_paste.ipynb #b1718b84
 def describe(self):

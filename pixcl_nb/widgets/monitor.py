@@ -124,7 +124,7 @@ class LogTail:
         return [row for row in rows if row is not None], other
 
 # %% ../../nbs/8_widgets/86_monitor.ipynb #3d39749c
-COMMANDS = ("pause", "resume", "stop")
+ORDERS = ("pause", "resume", "stop")
 OVER = ("stopped", "finished", "failed", "gone")
 
 def read_json(path):
@@ -140,7 +140,7 @@ def control(
     command:str # "pause" | "resume" | "stop"
 )->Path:
     "Leave a command in a run's folder. `ValueError` for another word, or a folder that does not exist."
-    check_name("command", command, COMMANDS)
+    check_name("command", command, ORDERS)
     if not Path(run_dir).is_dir():
         raise ValueError(f"run_dir: there is no folder {str(run_dir)!r}; give the run_dir that pretrain was "
                          f"called with")
@@ -254,7 +254,7 @@ def load_pictures(
     return np.stack(np.split(sheet, count, axis=1))
 
 # %% ../../nbs/8_widgets/86_monitor.ipynb #11681965
-class RunNotes:
+class RunFiles:
     "What a run writes into its folder for whoever watches."
     def __init__(self, run_dir, images, every):
         self.run_dir, self.every = Path(run_dir), check_range("every", every, 1)
@@ -272,7 +272,7 @@ class RunNotes:
             save_pictures(self.run_dir / "pictures", None, sources)
 
 # %% ../../nbs/8_widgets/86_monitor.ipynb #a060aaeb
-class RunNotes(RunNotes):
+class RunNotes(RunFiles):
     "The same, step by step."
     def write_step(self, step, terms, method):
         "The row, now and then a picture, and the state."
@@ -344,7 +344,7 @@ def in_order(
     return [row for _, row in sorted({row["step"]: row for row in rows + new}.items())]
 
 # %% ../../nbs/8_widgets/86_monitor.ipynb #318d9554
-class RunReader:
+class RunRows:
     "Follows a run folder, written by this machine, another, or a copy of one. `read()` returns what is new."
     def __init__(self, run_dir):
         self.run_dir = Path(run_dir)
@@ -365,7 +365,7 @@ class RunReader:
         return self.logged + [row for row in self.extra if row["step"] > end], changed
 
 # %% ../../nbs/8_widgets/86_monitor.ipynb #3bf2eeac
-class RunReader(RunReader):
+class RunReader(RunRows):
     "The same, with pictures, settings and state."
     def read_pictures(self)->dict: # name → array, of those not seen before
         """A picture that cannot be read (a copy may be half done) is tried again next time; `.broken`
@@ -433,7 +433,7 @@ def run_state(
     if gone or quiet > limit: return "gone" if gone else "silent", silent_message(status, since, gone)
     if status is None: return "following", LOG_ALONE
     word, asked = (command or {}).get("command"), number_or_nan((command or {}).get("time"))
-    answered = word not in COMMANDS or {"pause": "paused", "resume": "running"}.get(word) == status["state"]
+    answered = word not in ORDERS or {"pause": "paused", "resume": "running"}.get(word) == status["state"]
     late = not answered and time.time() - asked > 3
     message = f"Asked to {word}; the run answers after its present step." if late else ""
     return "stopping" if word == "stop" else status["state"], message
@@ -490,7 +490,7 @@ class MonitorRows(MonitorState):
         if names != list(self.columns): self._restart(); self.columns = names
 
 # %% ../../nbs/8_widgets/86_monitor.ipynb #a42c8333
-class MonitorMessages(MonitorRows):
+class MonitorAnswers(MonitorRows):
     "When and how the page is told."
     def get_state(self, key=None, drop_defaults=False):
         """A page that asks for the state gets the whole table and every snapshot, though live changes
@@ -504,7 +504,7 @@ class MonitorMessages(MonitorRows):
             return super().get_state(key=key, drop_defaults=drop_defaults)
 
 # %% ../../nbs/8_widgets/86_monitor.ipynb #83facc74
-class MonitorMessages(MonitorMessages):
+class MonitorMessages(MonitorAnswers):
     "The same, with what is sent by itself."
     def _publish(self, force=False):
         """Send what is new, at most five times a second: rows as a message, the whole table when it has
@@ -525,7 +525,7 @@ class MonitorMessages(MonitorMessages):
     def _status(self): return {"state": self._state, "message": self._message}
 
 # %% ../../nbs/8_widgets/86_monitor.ipynb #f74a500e
-class MonitorStatus(MonitorMessages):
+class MonitorProgress(MonitorMessages):
     "Progress, speed, and the time that is left."
     _live, _remote, _steerable, _begun, _ended = False, None, False, 0., None
     _step_times = ()
@@ -547,7 +547,7 @@ class MonitorStatus(MonitorMessages):
         return status if self._state in OVER else {**status, "looked": round(time.time())}
 
 # %% ../../nbs/8_widgets/86_monitor.ipynb #64cbd9d7
-class MonitorStatus(MonitorStatus):
+class MonitorStatus(MonitorProgress):
     "The same, with the times."
     def _elapsed(self):
         if self._live:
@@ -587,7 +587,7 @@ class MonitorPictures(MonitorStatus):
                 self.send_state(["picture_shape", "pictures", "picture_steps"])
 
 # %% ../../nbs/8_widgets/86_monitor.ipynb #04686fd4
-class MonitorHook(MonitorPictures):
+class MonitorSteps(MonitorPictures):
     "The hook for `pretrain`, and what it remembers from step to step."
     colours, every, reader, _word, _seen = None, 20, None, None, None
 
@@ -610,7 +610,7 @@ class MonitorHook(MonitorPictures):
         if state != self._state or state in OVER: self._state = state; self._publish(force=True)
 
 # %% ../../nbs/8_widgets/86_monitor.ipynb #c134f29d
-class MonitorHook(MonitorHook):
+class MonitorHook(MonitorSteps):
     "The same, with the rows of the run."
     def _note_step(self, step, terms):
         "A row, and how long it took."
@@ -634,7 +634,7 @@ class MonitorHook(MonitorHook):
     def _watch(self): "Started later, below."
 
 # %% ../../nbs/8_widgets/86_monitor.ipynb #f9e43b73
-class MonitorRun(MonitorHook):
+class MonitorThread(MonitorHook):
     "Training in a thread."
     _thread, result, failure = None, None, None
 
@@ -661,7 +661,7 @@ class MonitorRun(MonitorHook):
         return self
 
 # %% ../../nbs/8_widgets/86_monitor.ipynb #1b4a7dcb
-class MonitorRun(MonitorRun):
+class MonitorRun(MonitorThread):
     "The same, to its end."
     def _work(self, method, data, config, run_dir, resume):
         try:
@@ -692,7 +692,7 @@ class MonitorCommands(MonitorRun):
     def stop(self): "End the run after its present step (and checkpoint)."; self._command("stop")
 
     def _command(self, command):
-        check_name("command", command, COMMANDS)
+        check_name("command", command, ORDERS)
         with self.lock:
             if self._state in OVER and self.reader is not None and self._remote:
                 raise RuntimeError(f"{command}: nobody would hear it, the run is {self._state}. "
@@ -714,7 +714,7 @@ class MonitorCommands(MonitorRun):
         if missed: self.send_state(["columns", "epoch", "rows"])
 
 # %% ../../nbs/8_widgets/86_monitor.ipynb #3f0408e2
-class MonitorFolder(MonitorCommands):
+class MonitorReader(MonitorCommands):
     "A run that is read from its folder."
     _sign = None                   # time of the last sign of life there; when it was first seen, by our clock
 
@@ -739,7 +739,7 @@ class MonitorFolder(MonitorCommands):
         except OSError: return self._sign[0] if self._sign else time.time()
 
 # %% ../../nbs/8_widgets/86_monitor.ipynb #9b648153
-class MonitorFolder(MonitorFolder):
+class MonitorFolder(MonitorReader):
     "The same, with what follows from it."
     def _judge(self, rows):
         "State and message of the run in the folder."

@@ -162,7 +162,7 @@ def make_layer(
     return dict(name=name, map=whole, mask=cells.contiguous().numpy().tobytes())
 
 # %% ../../nbs/8_widgets/85_separation.ipynb #f708cc7a
-class SeparationState(PixelWidget):
+class SeparationTraits(PixelWidget):
     "The traits of the explorer."
     script, title = "separation", "Separation explorer"
     image = traitlets.Unicode().tag(sync=True)                       # data: address
@@ -181,7 +181,7 @@ class SeparationState(PixelWidget):
     counts = traitlets.Dict().tag(sync=True)                         # cells right, wrong, missed
 
 # %% ../../nbs/8_widgets/85_separation.ipynb #7c92c67a
-class SeparationState(SeparationState):
+class SeparationState(SeparationTraits):
     "The same, with what may be in them."
     @traitlets.validate("layer", "other")
     def _check_layer(self, proposal):
@@ -198,7 +198,7 @@ class SeparationState(SeparationState):
 # %% ../../nbs/8_widgets/85_separation.ipynb #3d6df5d3
 MOST_PAIRS, MOST_PRODUCTS = 250_000, 60e6      # the same in separation.js
 
-class SeparationNumbers(SeparationState):
+class SeparationCells(SeparationState):
     "Which cells ask, and what they find."
     def cells_of(self,
         layer=None # name; None = the one shown
@@ -221,7 +221,7 @@ class SeparationNumbers(SeparationState):
         return np.flatnonzero(mask == 1)[::every], every
 
 # %% ../../nbs/8_widgets/85_separation.ipynb #00fd64b9
-class SeparationNumbers(SeparationNumbers):
+class SeparationNumbers(SeparationCells):
     "The same, with the cosines."
     def separation(self,
         layer=None # name; None = the one shown
@@ -239,7 +239,7 @@ class SeparationNumbers(SeparationNumbers):
                     every=every)
 
 # %% ../../nbs/8_widgets/85_separation.ipynb #a17a4b20
-class SeparationMask(SeparationNumbers):
+class SeparationThreshold(SeparationNumbers):
     "The threshold, and the mask above it."
     def best_threshold(self,
         layer=None # name; None = the one shown
@@ -266,7 +266,7 @@ class SeparationMask(SeparationNumbers):
         return torch.from_numpy(above).reshape(packed["rows"], packed["columns"])
 
 # %% ../../nbs/8_widgets/85_separation.ipynb #e8b6aa4f
-class SeparationMask(SeparationMask):
+class SeparationMask(SeparationThreshold):
     "The same, told to whoever watches the traits."
     def describe(self):
         "Bring `auroc`, `gap`, `threshold`, `iou` and `counts` up to date, as a live front end does."

@@ -1,16 +1,20 @@
 "What the course's tests hand in: copies of a master with cells filled, and a way to mark them."
-import copy
+import atexit
+import functools
 import json
 import os
+import shutil
 import sys
+import tempfile
 from pathlib import Path
+from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).parent))
 from honest import A1, A2, A3
-from pixcl_nb.course.gradebook import mark_folder
-from pixcl_nb.course.marking import mark_notebook, sandbox_for
-from pixcl_nb.course.packs import find_masters, kind_of, marked_cells, read_notebook, replace_regions, student_copy
-from pixcl_nb.course.sandbox import Limits
+from pixcl_nb.course import gradebook
+from pixcl_nb.course.marking import mark_notebook
+from pixcl_nb.course.packs import closed_modules, find_masters, kind_of, marked_cells, read_notebook, student_copy
+from pixcl_nb.course.sandbox import Limits, Sandbox
 
 ROOT = Path(__file__).parent.parent.parent
 MASTERS = {name: read_notebook(path) for name, path in find_masters(ROOT/"nbs"/"assignments").items()}
@@ -46,9 +50,36 @@ def place_of(notebook, grade_id):
     return next(i for i, cell in enumerate(notebook["cells"]) if kind_of(cell) and cell["metadata"]["nbgrader"]["grade_id"] == grade_id)
 
 
-def mark(notebook, name, limits=QUICK):
-    "Marks of one notebook in a sandbox of its own."
-    with sandbox_for(MASTERS[name], limits) as sandbox: return mark_notebook(notebook, MASTERS[name], sandbox, "student", name)
+class Kept(Sandbox):
+    "A sandbox whose server serves every notebook that is ours, so that torch is read once. What is hostile gets a fresh one, as every submission does that `pixcl grade` marks."
+    fresh = False
+    def stop(self):
+        if self.fresh: super().stop()
+
+    def __exit__(self, *error): self.stop()
+    def end(self): Sandbox.stop(self), Sandbox.__exit__(self)
+
+
+@functools.cache
+def kept(closed):
+    "The sandbox in which these modules are closed, for the whole run."
+    sandbox = Kept(QUICK, closed)
+    atexit.register(sandbox.end)
+    return sandbox
+
+
+def lend(master, limits=QUICK, unsafe=False, fresh=False):
+    "A kept sandbox in place of `sandbox_for`'s."
+    sandbox = kept(tuple(closed_modules(master)))
+    walls = lambda limits: (limits.memory, limits.processes, limits.disk)
+    if fresh or sandbox.fresh or walls(limits) != walls(sandbox.limits): Sandbox.stop(sandbox)
+    sandbox.limits, sandbox.fresh = limits, fresh
+    return sandbox
+
+
+def mark(notebook, name, limits=QUICK, fresh=False, master=None, student="student"):
+    "Marks of one notebook."
+    return mark_notebook(notebook, master or MASTERS[name], lend(MASTERS[name], limits, fresh=fresh), student, name)
 
 
 def question(marked, grade_id): return next(question for question in marked.questions if question.id == grade_id)
@@ -66,7 +97,20 @@ def write(folder, files):
     return Path(folder)
 
 
-def mark_files(folder, files, limits=QUICK, say=lambda line: None, **more):
-    "(results, the course's folder) of files marked as a class."
-    results = mark_folder(write(Path(folder)/"in", files), Path(folder)/"course", ROOT/"nbs"/"assignments", limits, say=say, **more)
-    return results, Path(folder)/"course"
+@functools.cache
+def blank_course():
+    "An instructor's folder with nothing handed in, made once: nbgrader's database and its copy of assignment 1."
+    folder = tempfile.TemporaryDirectory()
+    gradebook.generate_assignments(Path(folder.name), {ONE: MASTERS[ONE]})
+    return folder
+
+
+def mark_files(folder, files, limits=QUICK, say=lambda line: None, fresh=(), **more):
+    "(results, the course's folder) of files marked as a class; fresh: whose sandboxes are started anew, as `pixcl grade` starts everybody's."
+    course = Path(folder)/"course"
+    if not (course/"gradebook.db").exists(): shutil.copytree(blank_course().name, course, dirs_exist_ok=True)
+    def mark_one(notebook, master, sandbox, student, assignment):
+        return mark_notebook(notebook, master, lend(master, limits, fresh=student in fresh), student, assignment)
+    with mock.patch.multiple(gradebook, sandbox_for=lend, mark_notebook=mark_one):
+        results = gradebook.mark_folder(write(Path(folder)/"in", files), course, ROOT/"nbs"/"assignments", limits, say=say, **more)
+    return results, course

@@ -32,10 +32,6 @@ def full(marked): assert marked.points == 100, why(marked) + marked.remarks
 
 # ---------- honest work, written as Jupyter allows
 
-@pytest.mark.parametrize("name", HONEST)
-def test_honest_work(name): full(mark(paper(name, HONEST[name]), name))
-
-
 def test_a_function_right_for_every_mask():
     source = '''def mask_at_stride(mask, stride):
     B, h, w = mask.shape
@@ -73,16 +69,13 @@ def test_a_slow_cell_below_a_solution():
     assert "seconds" in (ROOT/"nbs/assignments/STUDENTS.md").read_text()
 
 
+# STUDENTS.md allows these, and the class in test_class.py holds them: full marks
 JUPYTER = {
     "magics": {"logits": "%%time" + A1["logits"], "loss": "%matplotlib inline\n!rm -rf ./nothing\n%pip install nothing" + A1["loss"] + "\n%timeit -n1 -r1 info_nce(torch.zeros(2, 3))"},
     "values of magics": {"logits": "files = !ls\n" + A1["logits"], "loss": A1["loss"] + "\nt = %timeit -n1 -r1 -o info_nce(torch.zeros(2, 3))"},
     "display": {"logits": "display('try 1')\n" + A1["logits"], "loss": "get_ipython().run_line_magic('matplotlib', 'inline')\n" + A1["loss"]},
     "help and await": {"logits": "import asyncio\nawait asyncio.sleep(0)\ntorch.cat?\n" + A1["logits"], "loss": A1["loss"] + "\ninfo_nce??"},
 }
-
-@pytest.mark.parametrize("what", JUPYTER)
-def test_what_jupyter_allows(what): full(mark(paper(ONE, {**A1, **JUPYTER[what]}), ONE))
-
 
 def test_an_import_in_the_set_up_cell():
     notebook = paper(ONE, {**A1, "loss": "def info_nce(logits):\n    t = np.zeros(len(logits), dtype=np.int64)\n    return F.cross_entropy(logits, torch.from_numpy(t))"})
@@ -336,7 +329,7 @@ def test_a_roster_late_days_and_tables_for_platforms(tmp_path):
 
 def attack(source, limits=Limits(seconds=4, total_seconds=60), **more):
     "Marks of a submission whose `loss` cell is hostile; `logits` is right and keeps its 20 points."
-    return mark(bare(paper(ONE, {"logits": A1["logits"], "loss": source, **more})), ONE, limits)
+    return mark(bare(paper(ONE, {"logits": A1["logits"], "loss": source, **more})), ONE, limits, fresh=True)
 
 
 def test_patching_lying_and_edited_tests():
@@ -358,10 +351,11 @@ def logit_gradient(x): return x.as_subclass(type("T", (torch.Tensor,), {}))
     notebook = paper(ONE, {"logits": source})
     for cell in notebook["cells"]:
         if kind_of(cell) == "tests": cell["source"] = "assert True; 100"
-    marked = mark(bare(notebook), ONE)
+    marked = mark(bare(notebook), ONE, fresh=True)
     assert marked.points == 0 and sum("the original was used" in remark for remark in marked.remarks) == 10
 
 
+# the class in test_class.py holds them all: 20 points for what is above
 WAYS = dict(exit="exit()", sysexit="import sys; sys.exit(0)", os_exit="import os; os._exit(0)", input="input('?')", recursion="def f(): return f()\nf()",
             memory="x = bytearray(2**34)\ny = x * 9", loop="while True: pass", output="while True: print('x' * 10000)",
             threads="import threading, time\nfor _ in range(8): threading.Thread(target=time.sleep, args=(600,)).start()",
@@ -369,11 +363,6 @@ WAYS = dict(exit="exit()", sysexit="import sys; sys.exit(0)", os_exit="import os
             stop_all="import os, signal\nos.kill(os.getppid(), signal.SIGSTOP)\nos._exit(0)", base="raise BaseException",
             deaf="def info_nce(x):\n    while True:\n        try:\n            while True: pass\n        except BaseException: pass",
             crash="import ctypes\nctypes.string_at(0)", flood="def info_nce(x): return torch.ones(2**26)", listing="def info_nce(x): return list(range(10**7))")
-
-@pytest.mark.parametrize("way", WAYS)
-def test_every_way_to_end(way):
-    assert attack(WAYS[way], Limits(seconds=3, total_seconds=40)).points == 20
-
 
 def test_large_answers_cost_the_marking_process_little():
     import resource
@@ -476,7 +465,7 @@ def seen():
     out["files"] = [p for p in ({str(tmp_path)!r}, {str(ROOT)!r} + "/.git", {str(ROOT)!r} + "/nbs", {str(ROOT)!r} + "/pixcl_nb", {str(ROOT)!r} + "/tests", "/etc/passwd", "/home") if os.path.exists(p)]
     return out
 def info_nce(logits): raise RuntimeError("SEEN " + str(seen()))'''
-    results, _ = mark_files(tmp_path, {"sly/1_info_nce.ipynb": bare(paper(ONE, {"loss": source})), "ann/1_info_nce.ipynb": bare(paper(ONE))})
+    results, _ = mark_files(tmp_path, {"sly/1_info_nce.ipynb": bare(paper(ONE, {"loss": source})), "ann/1_info_nce.ipynb": bare(paper(ONE))}, fresh=["sly"])
     marked = next(m for m in results if m.student == "sly")
     seen = ast.literal_eval(re.search(r"\{.*\}", question(marked, "loss-seen").why).group())
     assert seen["uid"] == 65534 and not seen["secret"] and not seen["net"] and seen["pids"] < 8 and not seen["environ"] and not seen["files"], seen
@@ -496,7 +485,7 @@ try:
     found.append("imported")
 except ImportError: pass
 def contrast_table(features, labels, temperature, ignore_index=255): raise RuntimeError("FOUND " + str(found))'''
-    marked = mark(bare(paper(FOUR, {"table": steal})), FOUR)
+    marked = mark(bare(paper(FOUR, {"table": steal})), FOUR, fresh=True)
     assert marked.points == 0 and "FOUND []" in str(why(marked)), why(marked)
 
 
@@ -506,7 +495,7 @@ def test_solutions_of_make_course_are_not_there(tmp_path):
 import json
 for c in json.load(open({str(tmp_path)!r} + "/course/instructor/solution/1_info_nce.ipynb"))["cells"]:
     if (c["metadata"].get("nbgrader") or dict()).get("solution") and c["cell_type"] == "code": exec("".join(c["source"]))'''
-    marked = mark(bare(paper(ONE, {"logits": source})), ONE)
+    marked = mark(bare(paper(ONE, {"logits": source})), ONE, fresh=True)
     assert marked.points == 0 and "FileNotFoundError" in str(marked.remarks)
 
 
@@ -522,7 +511,8 @@ def victim(tmp_path, monkeypatch):
 def in_victim(place, files):
     "Mark files from that checkout; the questions' texts."
     write(place.parent/"in", files)
-    program = ("import json, sys; from pixcl_nb.course.gradebook import mark_folder; from pixcl_nb.course.sandbox import Limits\n"
+    program = ("import json, sys; from pixcl_nb.course import capstone; from pixcl_nb.course.gradebook import mark_folder; from pixcl_nb.course.sandbox import Limits\n"
+               "capstone.measure_recipe = lambda *recipe: .17\n"
                "for m in mark_folder(sys.argv[1], sys.argv[2], limits=Limits(seconds=8), say=lambda line: None):\n"
                "    print(json.dumps([m.student, m.points, {q.id: [q.points, q.why] for q in m.questions}, m.remarks]))")
     done = subprocess.run([sys.executable, "-c", program, str(place.parent/"in"), str(place.parent/"out")], cwd=place, capture_output=True, text=True,
@@ -550,7 +540,7 @@ def info_nce(logits):
 
 
 def test_planted_scores_are_worthless(victim):
-    "Files in every place where the capstone keeps its scores; one step of training earns what one step is worth."
+    "Files in every place where the capstone keeps its scores: what the marking run measures counts (here .17 for everything)."
     source = f'''import glob, json, os
 from pixcl_nb.course import capstone
 MINE = dict(lr=.0601, steps=1, warmup_steps=1, batch_size=4, crop=48, queue_size=32)
@@ -567,7 +557,7 @@ def recipe(): return MINE'''
     points, text = rows[0][2]["curve-hidden"]
     assert 0 <= points < 15 and not list((victim/"runs"/"capstone").iterdir()), rows
     scores = [json.loads(path.read_text())["miou"] for path in (victim.parent/"out"/"capstone").glob("score-*.json")]
-    assert len(scores) == 3 and max(scores) < .3
+    assert scores == [.17] * 3
 
 
 def test_students_are_given_no_checkout():

@@ -11,9 +11,8 @@ import pytest
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
 from mutants import MUTANTS
-from papers import HONEST, MASTERS, ROOT, SIX, bare, code, model, paper, place_of, why
+from papers import HONEST, MASTERS, ROOT, SIX, bare, code, mark, model, paper, place_of, why
 from pixcl_nb.course import capstone
-from pixcl_nb.course.marking import mark_notebook, sandbox_for
 from pixcl_nb.course.packs import check_master, kind_of, marked_cells, replace_regions, student_copy
 from pixcl_nb.course.sandbox import Limits
 
@@ -34,21 +33,6 @@ def measured(monkeypatch, tmp_path):
         return known[key(recipe)][seed] if key(recipe) in known else .15
     monkeypatch.setattr(capstone, "measure_recipe", measure)
     monkeypatch.setenv("PIXCL_CAPSTONE_RUNS", str(tmp_path))
-
-
-@pytest.fixture(scope="module")
-def kept():
-    "One sandbox for each assignment: what is marked here is ours, so its server need not end with every notebook."
-    made = {}
-    def get(name):
-        if name not in made:
-            made[name] = sandbox_for(MASTERS[name], Limits())
-            made[name].stop = lambda: None
-        return made[name]
-    yield get
-    for sandbox in made.values():
-        del sandbox.stop
-        sandbox.__exit__()
 
 
 def without_slow_part(name, question):
@@ -98,7 +82,7 @@ def test_no_line_of_a_solution_is_in_a_student_copy(name):
 
 @walls
 @pytest.mark.parametrize("name", MASTERS)
-def test_wrong_solutions_lose_what_they_should(name, kept, measured):
+def test_wrong_solutions_lose_what_they_should(name, measured):
     questions = {grade_id for grade_id, cell in marked_cells(MASTERS[name]).items() if kind_of(cell) == "solution"}
     counts, wrong = Counter(question for question, *_ in MUTANTS[name]), []
     assert set(counts) == questions and min(counts.values()) >= 3, counts
@@ -110,7 +94,7 @@ def test_wrong_solutions_lose_what_they_should(name, kept, measured):
         if replacement.count("[") > replacement.count("]") + 1: answers[question] += "]"
         notebook = bare(paper(name, answers))
         notebook["cells"] = [cell for cell in notebook["cells"] if cell["metadata"]["nbgrader"]["grade_id"] in marked_cells(master)]
-        marked = mark_notebook(notebook, master, kept(name), what, name)
+        marked = mark(notebook, name, Limits(), master=master, student=what)
         expected = set(loses) if isinstance(loses, list) else {"both": {f"{question}-seen", f"{question}-hidden"}, "hidden": {f"{question}-hidden"}}[loses]
         if marked.lost() | PARTIAL.get(name, set()) != expected | PARTIAL.get(name, set()): wrong.append((question, what, loses, marked, why(marked)))
         if name == SIX and expected & {"claim-hidden"}: assert next(q.points for q in marked.questions if q.id == "claim-hidden") == 0
@@ -119,11 +103,11 @@ def test_wrong_solutions_lose_what_they_should(name, kept, measured):
 
 @walls
 @pytest.mark.parametrize("name", MASTERS)
-def test_blank_is_0_and_the_solution_all(name, kept, measured):
-    blank = mark_notebook(student_copy(MASTERS[name]), MASTERS[name], kept(name))
+def test_blank_is_0_and_the_solution_all(name, measured):
+    blank = mark(student_copy(MASTERS[name]), name, Limits())
     assert blank.points == 0 and blank.out_of == 100
     for notebook in (MASTERS[name], paper(name, model(name))):
-        marked = mark_notebook(notebook, MASTERS[name], kept(name))
+        marked = mark(notebook, name, Limits())
         assert marked.lost() == PARTIAL.get(name, set()) and marked.points >= (75 if name == SIX else 100), why(marked)
         assert not [remark for remark in marked.remarks if "KeyboardInterrupt" not in remark and "longer" not in remark], marked.remarks
 
@@ -185,7 +169,7 @@ def variants(name, question):
 
 @walls
 @pytest.mark.parametrize("name", MASTERS)
-def test_right_solutions_lose_nothing(name, kept, measured):
+def test_right_solutions_lose_nothing(name, measured):
     lost = []
     for question, cell in marked_cells(MASTERS[name]).items():
         if kind_of(cell) != "solution": continue
@@ -194,19 +178,19 @@ def test_right_solutions_lose_nothing(name, kept, measured):
         for what, notebook in made:
             ids = marked_cells(master)
             notebook["cells"] = [cell for cell in notebook["cells"] if not kind_of(cell) or cell["metadata"]["nbgrader"]["grade_id"] in ids]
-            marked = mark_notebook(notebook, master, kept(name), what, name)
+            marked = mark(notebook, name, Limits(), master=master, student=what)
             if marked.lost() != PARTIAL.get(name, set()): lost.append((question, what, why(marked), marked.remarks))
     assert not lost, lost
 
 
 @walls
 @pytest.mark.parametrize("name", [name for name in MASTERS if name != SIX])
-def test_nobody_loses_a_point_by_the_draw(name, kept, monkeypatch):
+def test_nobody_loses_a_point_by_the_draw(name, monkeypatch):
     "Twelve other terms. (The stream of assignment 4 takes a while: two of them.)"
     for seed in range(1, 13):
         monkeypatch.setenv("PIXCL_COURSE_SEED", str(seed))
         master = MASTERS[name] if seed < 3 else without_slow_part(name, "loops")
         notebook = bare(paper(name, HONEST.get(name) or model(name)))
         notebook["cells"] = [cell for cell in notebook["cells"] if cell["metadata"]["nbgrader"]["grade_id"] in marked_cells(master)]
-        marked = mark_notebook(notebook, master, kept(name))
+        marked = mark(notebook, name, Limits(), master=master)
         assert not marked.lost(), (seed, why(marked))
