@@ -568,7 +568,7 @@ def read_pickle(
                 file.seek(0)
                 first = PlainUnpickler(file).load()
                 if isinstance(first, dict): return as_tensors(first)
-            file.seek(0)                         # the open file: by its path torch would judge it by its ending
+            file.seek(0)                     # the open file: by its path torch would judge it by its ending
             with torch.serialization.safe_globals(harmless_values()):
                 return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
