@@ -14,7 +14,7 @@ from pixcl_nb.networks.encoders import create_encoder
 from pixcl_nb.methods.contract import METHODS, create_method
 from pixcl_nb.experiments.runs import (
     build_method, check_same_config, compare_runs, default_settings, setting_differences, encoder_shape, Shape,
-    fingerprint, layered, load_run, merged, nested, read_config, rerun, run, run_config, save_encoder,
+    layered, load_run, merged, nested, read_config, rerun, run, run_config, save_encoder,
     with_steps, write_config)
 from pixcl_nb.training.checkpoints import last_checkpoint
 from pixcl_nb.training.settings import TrainConfig
@@ -139,11 +139,6 @@ def test_another_run_in_the_same_folder_is_refused_and_the_file_stays(made):
     with pytest.raises(ValueError, match=r"holds a run with other settings: settings.temperature \(was 0.2, now 0.1\)"): run(run_config(merged(SMALL, {"settings": {"temperature": .1}})), made[0])
     assert (made[0] / "run.yaml").read_bytes() == before
     check_same_config(made[0], replace(run_config(SMALL), threads=2, root="/elsewhere"))   # what may differ
-
-
-def test_fingerprint_changes_with_names_and_sizes():
-    train = load_data("samples")
-    assert fingerprint(train) == fingerprint(load_data("samples")) != fingerprint(train.subset(range(20)))
 
 
 def test_compare_counts_values_shapes_and_absences():
