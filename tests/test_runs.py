@@ -16,7 +16,7 @@ from pixcl_nb.images.data import load_data
 from pixcl_nb.networks.encoders import create_encoder
 from pixcl_nb.methods.contract import METHODS, create_method
 from pixcl_nb.experiments.runs import (
-    build_method, check_same_config, compare_runs, default_settings, setting_differences, encoder_stride,
+    build_method, check_same_config, compare_runs, default_settings, setting_differences, encoder_shape, Shape,
     layered, load_run, merged, nested, read_config, rerun, run, run_config, save_encoder,
     with_steps, write_config)
 from pixcl_nb.training.checkpoints import FolderLock, last_checkpoint
@@ -34,7 +34,7 @@ def made(tmp_path_factory):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_default_settings_are_the_methods_own(name):
-    found, small = default_settings(name, 8), {"queue_size": 8} if hasattr(default_settings(name, 8), "queue_size") else {}
+    found, small = default_settings(name, Shape(8, 8)), {"queue_size": 8} if hasattr(default_settings(name, Shape(8, 8)), "queue_size") else {}
     assert replace(found, **small) == create_method(name, **small).config
 
 
@@ -150,7 +150,7 @@ def test_compare_counts_values_shapes_and_absences():
     assert report.differing == ["y", "z"] and report.largest == .5
 
 
-def test_stride_without_weights(): assert [encoder_stride(*words) for words in (("resnet18",), ("resnet50", 8), ("pixcl_tiny", 4), ("vit_tiny_patch16_224",))] == [32, 8, 4, 16]
+def test_stride_without_weights(): assert [encoder_shape(*words).stride for words in (("resnet18",), ("resnet50", 8), ("pixcl_tiny", 4), ("vit_tiny_patch16_224",))] == [32, 8, 4, 16]
 
 
 def test_differences_name_the_place(): assert setting_differences({"a": {"b": 1}, "c": 2}, {"a": {"b": 3}, "c": 2, "d": 4}) == ["a.b (was 1, now 3)", "d (was None, now 4)"]

@@ -11,6 +11,7 @@ import contextlib
 import html
 import io
 import re
+import symtable
 import time
 from dataclasses import dataclass, field
 
@@ -209,12 +210,8 @@ def names_defined(
     source:str # of a cell
 )->set:
     "Functions, classes and variables that a cell defines at its top level."
-    found = set()
-    for node in ast.parse(source).body:
-        if isinstance(node, (ast.FunctionDef, ast.ClassDef)): found.add(node.name)
-        stored = [n for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)]
-        if isinstance(node, (ast.Assign, ast.AnnAssign)): found |= {name.id for name in stored}
-    return found
+    symbols = symtable.symtable(source, "cell", "exec").get_symbols()
+    return {symbol.get_name() for symbol in symbols if symbol.is_assigned() and not symbol.is_imported()}
 
 # %% ../../nbs/course/104_marking.ipynb #5e203369
 def names_for_tests(

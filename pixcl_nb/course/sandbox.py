@@ -30,7 +30,7 @@ import numpy as np
 import torch
 
 from ..checks import check_range
-from .checks import CLOSED, MEASURES, ClosedModules
+from .checks import MEASURES
 
 # %% ../../nbs/course/103_sandbox.ipynb #7dc0ca7e
 @dataclass(frozen=True)
@@ -87,14 +87,7 @@ def send(
 LARGEST_TEXT = 2**20                          # bytes of JSON in an answer
 LARGEST_TENSORS = 2**25                       # bytes of tensors in an answer
 
-def dtype_of(
-    name # as torch prints it, without "torch."
-):
-    "A dtype by its name."
-    found = getattr(torch, name) if isinstance(name, str) else None
-    if not isinstance(found, torch.dtype): raise ValueError(f"{name!r} is no dtype")
-    return found
-
+DTYPES = {str(found)[6:]: found for found in vars(torch).values() if isinstance(found, torch.dtype)}
 
 def rich(
     value, # as `plain` made it
@@ -103,12 +96,12 @@ def rich(
     "The value behind a piece of JSON."
     if not isinstance(value, dict): return value
     (kind, inner), = value.items()
-    if kind == "dtype": return dtype_of(inner)
+    if kind == "dtype": return DTYPES[inner]
     if kind == "dict": return dict(rich(pair, content) for pair in inner)
     if kind == "tuple": return tuple(rich(x, content) for x in inner)
     if kind == "list": return [rich(x, content) for x in inner]
     dtype, shape, start, size = inner
-    piece, dtype = memoryview(content)[start:start + size], dtype_of(dtype)
+    piece, dtype = memoryview(content)[start:start + size], DTYPES[dtype]
     return (torch.frombuffer(piece, dtype=dtype) if size else torch.empty(0, dtype=dtype)).reshape(shape)
 
 # %% ../../nbs/course/103_sandbox.ipynb #db698fd2
@@ -153,27 +146,18 @@ def error_of(
     return answer
 
 # %% ../../nbs/course/103_sandbox.ipynb #1dd0fc75
-def run_cell(
-    shell, # IPython
-    source:str, # of the cell
-    name:str, # for messages
-    cells:dict # number of execution → name
-):
-    "Run a cell as Jupyter does; what it raised, or None."
-    cells[shell.execution_count] = name
-    result = shell.run_cell(source, store_history=True)
-    error = result.error_before_exec or result.error_in_exec
-    return error_of(error, cells) if error else None
-
-
 def answer_order(
     order:dict, # do, and what it needs
     shell, # IPython
     cells:dict # number of execution → name
 ):
-    "The answer to one order of the marking process."
+    "The answer to one order of the marking process; for a cell what it raised, or None."
     names = shell.user_ns
-    if order["do"] == "cell": return run_cell(shell, order["source"], order["name"], cells)
+    if order["do"] == "cell":
+        cells[shell.execution_count] = order["name"]
+        result = shell.run_cell(order["source"], store_history=True)
+        error = result.error_before_exec or result.error_in_exec
+        return error_of(error, cells) if error else None
     if order["do"] == "names":
         return {n: "function" if callable(names[n]) else "value" for n in order["names"] if n in names}
     if order["do"] == "value": return names[order["name"]]
@@ -185,13 +169,13 @@ def set_limits(
 ):
     "Memory beyond what this process holds, processes, files. Cannot be raised again."
     import resource
-    from_us = Path("/proc/self/statm")
-    size = int(from_us.read_text().split()[0]) * resource.getpagesize() if from_us.exists() else 0
-    for name, value in (("RLIMIT_AS", size + limits["memory"] * 2**20), ("RLIMIT_CORE", 0),
-                        ("RLIMIT_NOFILE", 256), ("RLIMIT_NPROC", limits["processes"])):
-        if name == "RLIMIT_NPROC" and "PIXCL_SANDBOX" not in os.environ: continue
+    held = Path("/proc/self/statm")
+    held = int(held.read_text().split()[0]) * resource.getpagesize() if held.exists() else 0
+    values = dict(AS=held + limits["memory"] * 2**20, CORE=0, NOFILE=256)
+    if "PIXCL_SANDBOX" in os.environ: values["NPROC"] = limits["processes"]
+    for name, value in values.items():
         with contextlib.suppress(ValueError, OSError):
-            resource.setrlimit(getattr(resource, name), (value, value))
+            resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (value, value))
 
 # %% ../../nbs/course/103_sandbox.ipynb #a734bdb6
 def student_process(
@@ -238,22 +222,18 @@ def serve(
         ours.close()
 
 # %% ../../nbs/course/103_sandbox.ipynb #bad10be0
-def package_folder()->Path:
-    "Where this library lies."
-    return Path(importlib.util.find_spec("pixcl_nb").origin).parent
-
-
-def closed_folders(
-    names # closed modules of other packages, "sklearn.cluster"
+def emptied(
+    closed # modules; those of this package are not in the copy anyway
 )->list:
-    "Their folders or files."
-    found = []
-    for name in names:
+    "Bubblewrap's words that put nothing in the place of other packages' modules."
+    words = []
+    for name in closed:
         top, _, rest = name.partition(".")
         if top == "pixcl_nb" or importlib.util.find_spec(top) is None: continue
         place = Path(importlib.util.find_spec(top).origin).parent/rest.replace(".", "/")
-        found += [path for path in (place, place.with_suffix(".py")) if path.exists()]
-    return found
+        if place.is_dir(): words += ["--tmpfs", str(place), "--remount-ro", str(place)]
+        if place.with_suffix(".py").exists(): words += ["--ro-bind", os.devnull, str(place.with_suffix(".py"))]
+    return words
 
 # %% ../../nbs/course/103_sandbox.ipynb #8b1dd5ed
 def copy_library(
@@ -262,7 +242,7 @@ def copy_library(
 )->Path:
     "The library as a student's code sees it: a folder for PYTHONPATH."
     out = [(n.partition(".")[2] or "/").replace(".", "/") for n in closed if n.startswith("pixcl_nb")]
-    source = package_folder()
+    source = Path(importlib.util.find_spec("pixcl_nb").origin).parent
     def left_out(where, names):
         inner = Path(where).relative_to(source)
         paths = {name: (inner/name).as_posix().removesuffix(".py") for name in names}
@@ -318,22 +298,11 @@ def installed_paths()->list:
     found |= {str(Path(module.__file__).parent.parent) for module in (torch, np)}
     return sorted(p for p in found if not any(Path(p).is_relative_to(q) for q in found - {p}))
 
-
-def emptied(
-    hidden # folders and files that are not to be seen
-)->list:
-    "Bubblewrap's words that put nothing in their place."
-    words = []
-    for path in map(str, hidden):
-        folder = Path(path).is_dir()
-        words += ["--tmpfs", path, "--remount-ro", path] if folder else ["--ro-bind", os.devnull, path]
-    return words
-
 # %% ../../nbs/course/103_sandbox.ipynb #66fccc7c
 def wall(
     library, # folder made by copy_library
     limits:Limits, # the disk's quota is in it
-    hidden=(), # folders and files of other packages that are not to be seen
+    closed=(), # modules of other packages that are not to be seen
     space=None # of two_user_namespace, for root
 )->list:
     "The command line of bubblewrap, up to the program that runs inside."
@@ -344,7 +313,7 @@ def wall(
             *"--die-with-parent --new-session --clearenv --proc /proc --dev /dev".split(),
             "--size", str(disk * 3 // 4), *"--perms 1777 --tmpfs /tmp".split(),
             "--size", str(disk // 4), *"--perms 1777 --tmpfs /dev/shm".split(),
-            *read_only(*installed_paths()), *emptied(hidden), "--ro-bind", str(library), "/course",
+            *read_only(*installed_paths()), *emptied(closed), "--ro-bind", str(library), "/course",
             *"--remount-ro /dev --remount-ro / --chdir /tmp".split()]
 
 # %% ../../nbs/course/103_sandbox.ipynb #f53449ea
@@ -386,7 +355,7 @@ def command_of(
     inside.update(HOME="/tmp", PYTHONPATH="/course", PIXCL_SANDBOX="1", MPLCONFIGDIR="/tmp/.matplotlib",
                   IPYTHONDIR="/tmp/.ipython")
     words = [word for name, value in inside.items() for word in ("--setenv", name, value)]
-    line = wall(sandbox.library, sandbox.limits, closed_folders(sandbox.closed), space) + words
+    line = wall(sandbox.library, sandbox.limits, sandbox.closed, space) + words
     if space is not None: line += NOBODY
     return dict(args=line + program, cwd="/", env={"PATH": os.environ.get("PATH", "/usr/bin:/bin")})
 
@@ -561,7 +530,7 @@ def revive(
                 break
 
 # %% ../../nbs/course/103_sandbox.ipynb #81355923
-def run_in_session(
+def run(
     session:Session, # of the submission
     name:str, # of the cell
     source:str, # its code
@@ -577,7 +546,7 @@ def run_in_session(
     return as_student_error(error, session.sources) if isinstance(error, dict) else error
 
 
-Session.run, Session.revive = run_in_session, revive
+Session.run, Session.revive = run, revive
 
 # %% ../../nbs/course/103_sandbox.ipynb #2c2c0fdd
 class RemoteFunction:

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['RunConfig', 'run_config', 'read_config', 'run', 'load_run', 'replay_run', 'rerun']
 
-# %% ../../nbs/9_experiments/92_runs.ipynb #29612aac
+# %% ../../nbs/9_experiments/92_runs.ipynb #a3957a1b
 import dataclasses
 import json
 import shutil
@@ -20,7 +20,8 @@ from torch import nn
 from ..positives.auxiliary_labels import load_auxiliary_labels
 from ..checks import atomic_write, check_name, check_range, made_by
 from ..images.data import load_data
-from ..networks.encoders import create_encoder, load_checkpoint, plain_state
+from ..networks.encoders import create_encoder, load_checkpoint, own_tensors, plain_state
+from ..networks.encoding import colours_of
 from ..methods.contract import METHODS, create_method, method_class
 from ..processes import distributed_world
 from ..training.checkpoints import data_of, last_checkpoint, sole_owner
@@ -36,6 +37,7 @@ class RunConfig:
     output_stride: int = None        # pixels per feature cell; None = the encoder's own
     encoder_options: dict = field(default_factory=dict) # further arguments of create_encoder
     start: str = None                # weights the encoder starts from: a file, or "timm"; None = random
+    start_network: str = None        # which of several networks in that file
     data: str = "samples"            # a name for load_data
     root: str = None                 # where its files lie
     split: str = "train"             # which part
@@ -56,28 +58,30 @@ class Shape(nn.Module):
     "Stands for an encoder where only its shape matters."
     def __init__(self,
         channels:int, # of its map
-        stride:int # pixels per cell
+        stride:int, # pixels per cell
+        colours=(None, None) # mean, deviation; None = ImageNet's
     ):
         super().__init__()
-        self.channels, self.stride = channels, stride
+        self.channels, self.stride, (self.mean, self.std) = channels, stride, colours
 
-def encoder_stride(
+def encoder_shape(
     name:str, # for create_encoder
     output_stride=None, # pixels per cell; None = the encoder's own
     **options # further arguments of create_encoder
-)->int:
-    "Pixels per cell of an encoder, without its weights."
-    with torch.device("meta"): return create_encoder(name, output_stride, **options).stride
+)->Shape:
+    "Stride and colours of an encoder, without its weights."
+    with torch.device("meta"): found = create_encoder(name, output_stride, **options)
+    return Shape(8, found.stride, (found.mean, found.std))
 
 # %% ../../nbs/9_experiments/92_runs.ipynb #21d3212c
 def default_settings(
     method:str, # for create_method
-    stride:int # of the encoder, pixels per cell
+    shape:Shape # of the encoder
 ):
-    "The dataclass of a method's settings, with its defaults for an encoder of this stride."
+    "The dataclass of a method's settings, with its defaults for an encoder of this stride and these colours."
     own = method_class(method, "method").Config()
     small = {"queue_size": 1} if hasattr(own, "queue_size") else {}     # thrown away: no need for 65,536 rows
-    found = create_method(method, Shape(8, stride), **small).config
+    found = create_method(method, shape, **small).config
     return replace(found, **{name: getattr(own, name) for name in small})
 
 # %% ../../nbs/9_experiments/92_runs.ipynb #6f0ea045
@@ -183,7 +187,7 @@ def layered(
         found = merged(found, part)
     return found
 
-# %% ../../nbs/9_experiments/92_runs.ipynb #6e00e4ae
+# %% ../../nbs/9_experiments/92_runs.ipynb #df14eac1
 def run_config(
     values:dict # nested, as `read_config` and recipes make it; names the method and says how long
 )->RunConfig:
@@ -196,8 +200,8 @@ def run_config(
         train["steps"] = 1 + (train.get("warmup_steps") or 0)
     if "steps" not in train:
         raise ValueError("steps: say how long: --steps N, or --epochs N for passes over the data")
-    stride = encoder_stride(config.encoder, config.output_stride, **config.encoder_options)
-    settings = filled(default_settings(config.method, stride), settings, "settings.")
+    shape = encoder_shape(config.encoder, config.output_stride, **config.encoder_options)
+    settings = filled(default_settings(config.method, shape), settings, "settings.")
     return replace(config, settings=settings, train=filled(TrainConfig(steps=1), train, "train."))
 
 # %% ../../nbs/9_experiments/92_runs.ipynb #e6ea8bb0
@@ -232,11 +236,12 @@ def save_encoder(
     method, # has .encoder; or an encoder
     path # a .safetensors file
 ):
-    "Write the encoder's tensors alone, as load_checkpoint reads them. Returns the path."
+    "Write the encoder's tensors and its colours, as load_checkpoint reads them. Returns the path."
     from safetensors.torch import save
-    state = getattr(method, "encoder", method).state_dict()
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    return atomic_write(path, save(tensors))
+    encoder = getattr(method, "encoder", method)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in encoder.state_dict().items()}
+    mean, std = (json.dumps(values) for values in colours_of(encoder))
+    return atomic_write(path, save(tensors, {"made_by": "pixcl_nb", "mean": mean, "std": std}))
 
 def start_encoder(
     config:RunConfig, # encoder and start
@@ -247,7 +252,8 @@ def start_encoder(
     encoder = create_encoder(config.encoder, config.output_stride, **options)
     kept = Path(folder) / "start.safetensors" if folder else None
     if kept and kept.exists(): load_checkpoint(encoder, kept)
-    elif config.start and config.start != "timm": load_checkpoint(encoder, config.start)
+    elif config.start and config.start != "timm":
+        load_checkpoint(encoder, config.start, network=config.start_network)
     return encoder
 
 # %% ../../nbs/9_experiments/92_runs.ipynb #4447d374
@@ -406,6 +412,8 @@ def load_run(
     if found is None: raise FileNotFoundError(f"run: {folder} holds no readable checkpoint (step-….pt)")
     method = build_method(replace(config, start=None))
     method.load_state_dict(found[1]["method"])
+    count = len(own_tensors(method.encoder))
+    method.encoder.weights = {"file": str(folder), "loaded": count, "of": count, "not_loaded": []}
     return method.eval(), config
 
 # %% ../../nbs/9_experiments/92_runs.ipynb #af6da4c5
