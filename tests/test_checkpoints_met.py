@@ -102,12 +102,12 @@ def test_safetensors_under_another_ending(ending, tmp_path):
 
 
 def test_a_plain_pickle_of_arrays_runs_nothing(tmp_path):
-    (tmp_path / "w.pkl").write_bytes(pickle.dumps({"model": {name: tensor.numpy() for name, tensor in RIGHT.items()}, "at": Path("/x")}))
+    (tmp_path / "w.pkl").write_bytes(pickle.dumps({"model": {name: tensor.numpy() for name, tensor in RIGHT.items()}, "at": Path("/x")}, protocol=2))
     encoder = create_encoder("resnet18")
     assert load_checkpoint(encoder, tmp_path / "w.pkl").plain and holds(encoder)
     class Trap:
         def __reduce__(self): return (open, (str(tmp_path / "sprung"), "w"))
-    (tmp_path / "trap.pkl").write_bytes(pickle.dumps({"model": RIGHT, "trap": Trap()}))
+    (tmp_path / "trap.pkl").write_bytes(pickle.dumps({"model": RIGHT, "trap": Trap()}, protocol=2))
     with pytest.raises(ValueError, match="refused"): load_checkpoint(encoder, tmp_path / "trap.pkl")
     assert not (tmp_path / "sprung").exists()
 

@@ -291,8 +291,8 @@ def test_no_code_runs(resnet, tmp_path):
     torch.save({"state_dict": plain_state(resnet), "trap": Trap(tmp_path/"sprung")}, tmp_path/"trap.pth")
     with pytest.raises(ValueError, match="pickled Python objects.*refused"): load_checkpoint(resnet, tmp_path/"trap.pth")
     assert not (tmp_path/"sprung").exists()
-    torch.save({"state_dict": plain_state(resnet), "best": np.float64(1.5)}, tmp_path/"numpy.pth")
-    with pytest.raises(ValueError, match="numpy.*weights_only=False"): load_checkpoint(resnet, tmp_path/"numpy.pth")
+    torch.save({"state_dict": plain_state(resnet), "best": np.float64(1.5)}, tmp_path/"numpy.pth")                 # a number beside the weights does no harm
+    assert load_checkpoint(resnet, tmp_path/"numpy.pth").plain
 
 
 def test_namespace_is_only_data(tmp_path):

@@ -84,7 +84,7 @@ def packed(
     # as in detectron2's model zoo, which reads past other keys
     zoo = {"__author__": "pixcl_nb", "matching_heuristics": True, "pixcl_nb": about}
     if suffix == ".pkl":
-        return pickle.dumps({"model": {name: tensor.numpy() for name, tensor in state.items()}, **zoo})
+        return pickle.dumps({"model": {name: tensor.numpy() for name, tensor in state.items()}, **zoo}, protocol=2)
     wrapped = {"mmseg": {"state_dict": state, "meta": about}, "detectron2": {"model": state, **zoo}}
     file = io.BytesIO()
     torch.save(wrapped.get(tool, state), file)

@@ -26,7 +26,7 @@ import numpy as np
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import _weights_only_unpickler, nn
 
 from ..checks import check_finite, check_name, check_range, check_tensor, library_folder
 from ..checks import IMAGENET_MEAN, IMAGENET_STD
@@ -542,14 +542,6 @@ def harmless_values()->list:
             *arrays, *paths, *windows]
 
 # %% ../../nbs/2_networks/21_encoders.ipynb #af6e978e
-class PlainUnpickler(pickle.Unpickler):
-    "Reads a pickle that holds arrays and plain values (detectron2's .pkl), and nothing else."
-    def find_class(self, module, name):
-        for kind in harmless_values():
-            kind, full = kind if isinstance(kind, tuple) else (kind, f"{kind.__module__}.{kind.__qualname__}")
-            if full == f"{module}.{name}": return kind
-        raise pickle.UnpicklingError(f"GLOBAL {module}.{name} is not allowed")
-
 def as_tensors(
     value # of a pickle
 ):
@@ -563,19 +555,19 @@ def read_pickle(
 ):
     "Tensors, numbers and words of a pickle. `ValueError` if it wants to run code."
     try:
-        with path.open("rb") as file:
+        with path.open("rb") as file, torch.serialization.safe_globals(harmless_values()):
             if file.read(1) == b"\x80":          # no archive: one pickle, or torch's old row of pickles
                 file.seek(0)
-                first = PlainUnpickler(file).load()
+                first = _weights_only_unpickler.load(file)       # what weights_only=True stands for
                 if isinstance(first, dict): return as_tensors(first)
             file.seek(0)                     # the open file: by its path torch would judge it by its ending
-            with torch.serialization.safe_globals(harmless_values()):
-                return torch.load(file, map_location="cpu", weights_only=True)
+            return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         told = str(error)
-        wanted = (
-            told.split("GLOBAL ")[-1].split(" ")[0] if "GLOBAL" in told else "an object that is no tensor"
-        )
+        if "Unsupported operand" in told:
+            raise ValueError(f"path: {path.name} is a plain pickle of another protocol than 2, which is not read; "
+                             "write it again with torch.save, or pickle.dump(…, protocol=2)") from error
+        wanted = told.split("GLOBAL ")[-1].split(" ")[0] if "GLOBAL" in told else "an object that is no tensor"
         raise ValueError(
             f"path: {path.name} holds pickled Python objects ({wanted}) and loading it could run code; "
             "refused. If you trust its source, once, elsewhere: torch.save({'state_dict': "
