@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['COMMANDS', 'CODES', 'EXPECTED', 'Command', 'build_parser', 'main']
 
-# %% ../nbs/9_experiments/97_cli.ipynb #7a39e474
+# %% ../nbs/9_experiments/97_cli.ipynb #25a6afc8
 import argparse
 import dataclasses
 import inspect
@@ -13,34 +13,35 @@ import json
 import os
 import re
 import sys
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from .positives.auxiliary_labels import fit_auxiliary_labels
-from .checks import atomic_write, check_name, IMAGENET_MEAN, IMAGENET_STD
+from .checks import atomic_write, check_name
 from .experiments.claims import ROWS, SCALES, ClaimsConfig, run_claims
 from .course.gradebook import add_commands
 
-# %% ../nbs/9_experiments/97_cli.ipynb #fb38678f
+# %% ../nbs/9_experiments/97_cli.ipynb #86ec1f83
 from .images.data import label_subset, load_data, READERS
 from .images.pairs import load_pairs
 from .images.scenes import SAMPLE_SPLITS, write_samples
 from .experiments.bench import DemoConfig
 from .experiments.demo import run_demo
 from .networks.encoders import create_encoder, load_checkpoint
-from .evaluation.protocols import evaluate, EvaluationReport, PROTOCOLS
-from .evaluation.score import boundary_quality, SegmentationResult
+from .evaluation.protocols import about, evaluate, EvaluationReport, PROTOCOLS
+from .evaluation.score import boundary_quality, Items, SegmentationResult
 from .networks.encoding import frozen
 from .experiments.export import STATES, export_encoder
-from .images.inspection import inspect_data, save_contact_sheet
+from .images.inspection import inspect_data, save_contact_sheet, write_proposal
 from .evaluation.keypoints import pck_keypoints, pck_pairs
 from .methods.contract import METHODS
 from .experiments.recipes import (
     FINETUNES, RECIPES, dry_run, finetune_values, recipe, recipe_bill, recipe_text, recipe_values)
 from .experiments.runs import (
-    RunConfig, layered, load_run, merged, nested, read_config, rerun, run, run_config, value_of)
+    RunConfig, layered, load_run, merged, nested, read_config, replay_run, rerun, run, run_config, value_of)
 from .processes import distributed_world
 from .training.settings import choose_device, TrainConfig
 
@@ -132,34 +133,66 @@ def say(*words):
 
 # %% ../nbs/9_experiments/97_cli.ipynb #9b8b0375
 def add_data_command(parser):
-    add_data(parser)
+    parser.add_argument("name", nargs="?", metavar="NAME", help="the same as --data NAME")
+    add_data(parser, default=None)
     parser.add_argument("--limit", type=int, metavar="N", help="read only so many images, evenly spread")
-    parser.add_argument("--picture", metavar="FILE.png", help="also write a contact sheet")
+    parser.add_argument(
+        "--picture", metavar="FILE.png", help="also write a contact sheet, if there is no fault")
     parser.add_argument("--count", type=int, default=12, metavar="N", help="images on the contact sheet")
     parser.add_argument("--out", metavar="FILE.json", help="also write the report as JSON")
     parser.add_argument(
+        "--propose", nargs="?", const="", metavar="FILE.json",
+        help="write what the masks hold as a classes.json to start from (default: into --root), and do"
+             " nothing else; nothing is overwritten")
+    parser.add_argument(
         "--write-samples", metavar="FOLDER",
         help="write the built-in samples there as a folder data set, and do nothing else")
+
+# %% ../nbs/9_experiments/97_cli.ipynb #444e6d91
+def named_data(arguments)->str:
+    "The data set of `pixcl data NAME` or `--data NAME`. `ValueError` where the two differ."
+    if arguments.name and arguments.data and arguments.name != arguments.data:
+        raise ValueError(f"data: {arguments.name!r} and --data {arguments.data!r} are two; leave one out")
+    return arguments.name or arguments.data or "samples"
+
+# %% ../nbs/9_experiments/97_cli.ipynb #a8174871
+def say_proposal(name, root, path):
+    "Write a classes.json. `ValueError` for a data set that has none."
+    if name != "folder" or root is None:
+        raise ValueError("propose: writes classes.json for a folder data set:"
+                         " pixcl data folder --root FOLDER --propose")
+    for line in write_proposal(root, path or None): say(line)
 
 def data_command(arguments):
     "pixcl data"
     if arguments.write_samples:
         write_samples(arguments.write_samples, SAMPLE_SPLITS)
-        return say("samples written; look at them: pixcl data --data folder --root", arguments.write_samples)
-    report = inspect_data(arguments.data, arguments.root, arguments.split, arguments.limit)
+        return say("samples written; look at them: pixcl data folder --root", arguments.write_samples)
+    name = named_data(arguments)
+    if arguments.propose is not None: return say_proposal(name, arguments.root, arguments.propose)
+    report = inspect_data(name, arguments.root, arguments.split, arguments.limit)
     say(report)
     if arguments.out: atomic_write(arguments.out, json.dumps(report.to_dict(), indent=1))
+    if report.faults and arguments.picture:
+        say(f"no contact sheet: {arguments.picture} was not written, as there are faults")
     if report.faults: return 3
-    if arguments.picture:
-        data = load_data(arguments.data, arguments.root, arguments.split)
-        say("contact sheet:", save_contact_sheet(data, arguments.picture, arguments.count))
+    if arguments.picture: say("contact sheet:", save_sheet(name, arguments))
 
-# %% ../nbs/9_experiments/97_cli.ipynb #449b3062
+# %% ../nbs/9_experiments/97_cli.ipynb #807711a6
+def save_sheet(name, arguments):
+    "Write the contact sheet of --picture; what the report said already is not said again."
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        data = load_data(name, arguments.root, arguments.split)
+    return save_contact_sheet(data, arguments.picture, arguments.count)
+
+# %% ../nbs/9_experiments/97_cli.ipynb #f519900b
 COMMANDS["data"] = Command(
     "what a data set holds, and what is wrong with it",
     (
         "pixcl data",
-        "pixcl data --data folder --root ~/photos --split train --picture sheet.png",
+        "pixcl data folder --root ~/photos --split train --picture sheet.png",
+        "pixcl data folder --root ~/photos --propose",
         "pixcl data --write-samples ~/samples"),
     add_data_command,
     data_command)
@@ -220,6 +253,8 @@ def add_pretrain(parser):
     parser.add_argument("--out", required=True, metavar="RUN", help="the run's folder")
     parser.add_argument(
         "--fresh", action="store_true", help="start anew even if the run's folder holds checkpoints")
+    parser.add_argument(
+        "--anyway", action="store_true", help="go on even with a run of other settings, pictures or code")
     parser.add_argument("--dry-run", action="store_true", help="two steps on noise at full size, then stop")
     add_fields(parser, RunConfig, leave=("method", "settings", "train", "encoder_options"))
     add_fields(parser, TrainConfig)
@@ -249,7 +284,8 @@ def pretrain_command(arguments):
     "pixcl pretrain METHOD"
     config = asked_config(arguments, distributed_world()[1])
     if arguments.dry_run: return say(dry_run(config, out=arguments.out))
-    _, history = run(config, arguments.out, resume=not arguments.fresh)
+    if arguments.fresh and arguments.anyway: raise ValueError("anyway: means nothing with --fresh")
+    _, history = run(config, arguments.out, "anyway" if arguments.anyway else not arguments.fresh)
     say(f"{history}\nencoder: {Path(arguments.out) / 'encoder.safetensors'}")
 
 # %% ../nbs/9_experiments/97_cli.ipynb #61fcf3aa
@@ -283,7 +319,21 @@ COMMANDS["rerun"] = Command(
     add_rerun,
     rerun_command)
 
-# %% ../nbs/9_experiments/97_cli.ipynb #1cde9121
+# %% ../nbs/9_experiments/97_cli.ipynb #128f03c7
+def add_replay(parser):
+    parser.add_argument("folder", metavar="RUN", help="the folder of a run that broke")
+
+def replay_command(arguments):
+    "pixcl replay RUN"
+    report = replay_run(arguments.folder)
+    say(report)
+    return 0 if report.again else 3
+
+COMMANDS["replay"] = Command(
+    "do the step again that broke a run, and say where the first NaN came from", ("pixcl replay runs/cp2",),
+    add_replay, replay_command)
+
+# %% ../nbs/9_experiments/97_cli.ipynb #0461e42a
 def add_encoder(parser):
     parser.add_argument(
         "source", nargs="?", metavar="RUN",
@@ -293,25 +343,28 @@ def add_encoder(parser):
     parser.add_argument(
         "--output-stride", type=int, metavar="N", help="pixels per feature cell; default: as trained")
     parser.add_argument("--pretrained", action="store_true", help="timm's own weights (downloaded)")
+    parser.add_argument("--network", metavar="WORD", help="which of several networks in a file, e.g. teacher")
 
-# %% ../nbs/9_experiments/97_cli.ipynb #fb079ccc
+# %% ../nbs/9_experiments/97_cli.ipynb #89c06229
 def asked_encoder(arguments)->tuple:
-    "(encoder, its name, decoder or None, (mean, std) it was trained with, the run's configuration or None)."
+    "(encoder, its name, decoder or None, the run's configuration or None)."
     source, stride = arguments.source or arguments.checkpoint, arguments.output_stride
     if not source or not Path(source).is_dir():
         encoder = create_encoder(arguments.encoder or "pixcl_tiny", stride, pretrained=arguments.pretrained)
-        if source: say(load_checkpoint(encoder, source))
-        return encoder, arguments.encoder or "pixcl_tiny", None, (IMAGENET_MEAN, IMAGENET_STD), None
+        report = load_checkpoint(encoder, source, network=arguments.network) if source else None
+        if report and report.plain: say(report)                # anything else has been said while loading
+        return encoder, arguments.encoder or "pixcl_tiny", None, None
     if arguments.encoder or arguments.pretrained:
         raise ValueError(f"encoder: {source} is a run's folder, which says itself which encoder it has; "
                          "leave --encoder and --pretrained out")
     method, config = load_run(source)
-    view = getattr(config.settings, "view", None) or config.settings.compose.view
     encoder = method.encoder
     if stride and stride != encoder.stride:                # the same tensors, other strides and dilations
         encoder = create_encoder(config.encoder, stride, **config.encoder_options)
         encoder.load_state_dict(method.encoder.state_dict())
-    return encoder, config.encoder, method.head, (view.mean, view.std), config
+        encoder.mean, encoder.std, encoder.weights = (
+            getattr(method.encoder, name) for name in ("mean", "std", "weights"))
+    return encoder, config.encoder, method.head, config
 
 # %% ../nbs/9_experiments/97_cli.ipynb #b4cdccf7
 def add_labels(parser):
@@ -326,6 +379,8 @@ def add_labels(parser):
     parser.add_argument(
         "--out", required=True, metavar="FOLDER",
         help="where the labels go, for `pixcl pretrain auxiliary_contrast --labels FOLDER`")
+    parser.add_argument(
+        "--fresh", action="store_true", help="label anew instead of going on with what is in the folder")
     add_threads(parser)
 
 # %% ../nbs/9_experiments/97_cli.ipynb #76ceef83
@@ -335,7 +390,8 @@ def labels_command(arguments):
     encoder, *_, config = asked_encoder(arguments)
     data, = asked_data(arguments, [arguments.split], config)
     labels = fit_auxiliary_labels(
-        encoder, data, arguments.clusters, arguments.out, outliers=arguments.outliers, seed=arguments.seed)
+        encoder, data, arguments.clusters, arguments.out, outliers=arguments.outliers, seed=arguments.seed,
+        resume=not arguments.fresh)
     say(labels)
     say(f"next: pixcl pretrain auxiliary_contrast --labels {arguments.out} --data {arguments.data} …")
 
@@ -419,7 +475,7 @@ def evaluate_command(arguments):
     "pixcl evaluate"
     torch.set_num_threads(arguments.threads)
     advice = follow_recipe(arguments)
-    encoder, name, head, _, config = asked_encoder(arguments)
+    encoder, name, head, config = asked_encoder(arguments)
     encoder, options = encoder.to(choose_device(arguments.device)), merged(advice, asked_options(arguments))
     protocols = asked_protocols(arguments.protocols or ["linear_probe"], head)
     train, test = asked_data(arguments, ["train", arguments.split], config)
@@ -428,7 +484,9 @@ def evaluate_command(arguments):
     drawing = {"linear_probe", "finetune", "finetune_with_head", "retrieve"}      # those that predict masks
     if "boundary" in protocols and not drawing & set(asked): asked.insert(0, "linear_probe")
     title = str(arguments.source or arguments.checkpoint or name)
-    report, settings = EvaluationReport(title, {}, {}), dict(name=title, seed=arguments.seed, options=options)
+    settings = dict(name=title, seed=arguments.seed, options=options)
+    of = about(encoder, Items("train", train), Items("test", test), arguments.seed)
+    report = EvaluationReport(title, {}, of)
     if asked: report = evaluate(encoder, (train, test), asked, head=head, **settings)
     if "boundary" in protocols: report.results["boundary"] = boundaries(report, test)
     if "pck" in protocols: report.results["pck"] = keypoints(encoder, arguments)
@@ -447,7 +505,7 @@ COMMANDS["evaluate"] = Command(
     add_evaluate,
     evaluate_command)
 
-# %% ../nbs/9_experiments/97_cli.ipynb #379671f6
+# %% ../nbs/9_experiments/97_cli.ipynb #f42f571d
 def add_export(parser):
     add_encoder(parser)
     parser.add_argument("--to", required=True, metavar="TOOL", help=", ".join(STATES))
@@ -459,8 +517,8 @@ def add_export(parser):
 def export_command(arguments):
     "pixcl export RUN --to TOOL"
     torch.set_num_threads(arguments.threads)
-    encoder, name, _, (mean, std), _ = asked_encoder(arguments)
-    say(export_encoder(encoder, name, arguments.to, arguments.out, mean, std))
+    encoder, name, *_ = asked_encoder(arguments)
+    say(export_encoder(encoder, name, arguments.to, arguments.out))
 
 COMMANDS["export"] = Command(
     "the backbone as a file that another tool loads",

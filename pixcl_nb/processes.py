@@ -12,6 +12,7 @@ import os
 
 import torch
 import torch.distributed as dist
+from torch.autograd.function import once_differentiable
 
 # %% ../nbs/03_processes.ipynb #d044bcd4
 def join_processes()->tuple:
@@ -77,17 +78,84 @@ def from_first(
     return said[0]
 
 # %% ../nbs/03_processes.ipynb #ade1692e
-def share_of_mean(
-    count # scalar tensor: how many values this process's mean is over
-):
-    """What this process's mean weighs in the mean over all processes' values (1 alone): with it DDP's
-    average of means is the mean of all."""
-    if distributed_world()[1] == 1: return 1.
-    total = count.detach().float().clone()
-    dist.all_reduce(total)
-    return count * dist.get_world_size() / total.clamp(min=1)
+UNEVEN = ("accumulate: the parts of a batch did not ask the same questions of each other; a loss must call"
+          " share_of_mean and gather_rows whatever its part of the batch holds")
 
-# %% ../nbs/03_processes.ipynb #0157ebfc
+class Shares:
+    "What the parts of a batch say to each other, inside `with Shares(4) as parts:`."
+    now = None                                          # the batch whose parts are being computed, if any
+
+    def __init__(self, count:int): # equal parts
+        self.count, self.heard, self.said, self.part, self.place = count, None, [], 0, 0
+
+    def __enter__(self):
+        if Shares.now is not None: raise RuntimeError("Shares: a batch in parts inside another one")
+        if self.count > 1: Shares.now = self
+        return self
+
+    def __exit__(self, *error): Shares.now = None
+
+    def parts(self):
+        "Number the parts of one pass."
+        for self.part in range(self.count):
+            self.place = 0
+            yield self.part
+
+    def say(self, value, exact:bool):
+        """What all parts said at this place of the loss in the last pass; None in the first. `exact`: the
+        answer was only right if nothing has changed since."""
+        place, self.place = self.place, self.place + 1
+        if place == len(self.said): self.said.append((exact, []))
+        self.said[place][1].append(value)
+        if self.heard is not None and place == len(self.heard): raise RuntimeError(UNEVEN)
+        return None if self.heard is None else self.heard[place][1]
+
+# %% ../nbs/03_processes.ipynb #a30a6598
+def sum_of(self, value):
+    "The sum over the parts; in the first pass as if all said the same."
+    heard = self.say(value, exact=True)
+    return value * self.count if heard is None else sum(heard)
+
+def settled(self)->bool:
+    "Were all answers of this pass right? If not, the next pass answers with what was said in this one."
+    if any(len(values) != self.count for _, values in self.said): raise RuntimeError(UNEVEN)
+    right = True
+    for place, (exact, values) in enumerate(self.said):
+        answer = self.heard[place][1] if self.heard is not None else [values[0]] * self.count
+        right &= all(map(torch.equal, values, answer)) if exact else self.heard is not None
+    self.heard, self.said = self.said, []
+    return all(all_ranks(right)) if self.heard else True
+
+Shares.sum_of, Shares.settled = sum_of, settled
+
+# %% ../nbs/03_processes.ipynb #07b9d8fb
+def batch_place()->tuple:
+    "(number of this share of the batch, how many shares there are: processes × parts)."
+    (rank, world), parts = distributed_world(), Shares.now
+    return (rank, world) if parts is None else (rank * parts.count + parts.part, world * parts.count)
+
+
+def same_for_all(
+    value # anything small that pickles, also a tensor
+):
+    "The first share's value, in all shares of the batch."
+    heard = None if Shares.now is None else Shares.now.say(value, exact=False)
+    return from_first(value if heard is None else heard[0])
+
+# %% ../nbs/03_processes.ipynb #92d31c58
+def share_of_mean(
+    count # scalar tensor: how many values this share's mean is over
+):
+    """What this share's mean weighs in the mean over all shares of the batch (processes × parts; 1 alone):
+    with it the average of the shares' means is the mean of all values."""
+    (_, shares), parts = batch_place(), Shares.now
+    if shares == 1: return 1.
+    total = mine = count.detach().to(torch.float32 if count.device.type == "mps" else torch.float64)
+    if parts is not None: total = parts.sum_of(mine)
+    if distributed_world()[1] > 1: dist.all_reduce(total := total.clone())
+    return float(mine * shares / total.clamp(min=1))
+
+# %% ../nbs/03_processes.ipynb #470e922c
 class GatherRows(torch.autograd.Function):
     "All processes' tensors along the first axis; the backward sums what every process wants of ours."
     @staticmethod
@@ -97,20 +165,38 @@ class GatherRows(torch.autograd.Function):
         return torch.cat(parts)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, gradient):
         total = gradient.contiguous().clone()
         dist.all_reduce(total)
         return total.chunk(dist.get_world_size())[dist.get_rank()]
 
-# %% ../nbs/03_processes.ipynb #07b9d8fb
+
+class OfAllParts(torch.autograd.Function):
+    "This part's rows where they belong among those of all parts; the backward answers for every part."
+    @staticmethod
+    def forward(ctx, x, heard, part):
+        ctx.place = sum(len(rows) for rows in heard[:part]), len(x), len(heard)
+        return torch.cat([*heard[:part], x, *heard[part + 1:]])
+
+    @staticmethod
+    def backward(ctx, gradient):
+        start, length, parts = ctx.place
+        return gradient[start:start + length] * parts, None, None
+
+# %% ../nbs/03_processes.ipynb #68477ec6
 def gather_rows(
-    x # (B, …) features or labels, equal shapes on every process
+    x # (B, …) features or labels, equal shapes in every share
 ):
-    """(k·B, …): the whole batch on every process, with gradient (DDP's averaging then gives the gradient of
-    one
-    process). Without a process group, x itself."""
-    together = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
-    return GatherRows.apply(x) if together else x
+    """(shares·B, …): the whole batch in every share, with gradient (its average over the shares is that of
+    one process with the whole batch). x itself where there is one share. What is gathered must not depend
+    on what was gathered or weighed before."""
+    parts, world = Shares.now, distributed_world()[1]
+    if parts is not None:
+        heard = parts.say(x.detach(), exact=not x.is_floating_point())
+        if heard is None: return torch.cat([x] * (parts.count * world))        # only heard so far
+        x = OfAllParts.apply(x, heard, parts.part)
+    return GatherRows.apply(x) if world > 1 else x
 
 # %% ../nbs/03_processes.ipynb #e63355f2
 def all_gather_rows(

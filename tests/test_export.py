@@ -113,7 +113,7 @@ def test_both_detectron2_formats_hold_the_same(tmp_path):
     encoder = trained("resnet18")
     for suffix in (".pkl", ".pth"): export_encoder(encoder, "resnet18", "detectron2", tmp_path / f"b{suffix}")
     zoo, plain = pickle.loads((tmp_path / "b.pkl").read_bytes()), torch.load(tmp_path / "b.pth", weights_only=True)
-    assert zoo.keys() == plain.keys() == {"model", "__author__", "matching_heuristics"} and zoo["matching_heuristics"] is True
+    assert zoo.keys() == plain.keys() == {"model", "__author__", "matching_heuristics", "pixcl_nb"} and zoo["matching_heuristics"] is True
     assert all(torch.equal(torch.from_numpy(zoo["model"][k]), plain["model"][k]) for k in plain["model"])
 
 

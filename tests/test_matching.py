@@ -512,9 +512,9 @@ def test_pairs_by_name_are_read_once():
 
 def test_prepare_and_encode():
     image = torch.randint(0, 256, (3, 37, 61), dtype=torch.uint8)
-    picture, size = prepare_image(image, 8)
+    picture, size = prepare_image(image, Pooling())
     assert picture.shape == (3, 40, 64) and size == (37, 61) and (picture[:, 37:] == 0).all() and (picture[:, :, 61:] == 0).all()
-    picture, size = prepare_image(image, 8, size=32)
+    picture, size = prepare_image(image, Pooling(), size=32)
     assert picture.shape == (3, 24, 32) and size == (19, 32)
     encoded = encode_images(Pooling(), [image, image.transpose(1, 2), image], size=32)
     assert [tuple(e.features.shape) for e in encoded] == [(3, 3, 4), (3, 4, 3), (3, 3, 4)]
@@ -529,7 +529,7 @@ def test_bad_pairs():
     with pytest.raises(ValueError, match="encoder: gave"): pck_pairs(wrong, pairs)
     pairs[0].points_a = pairs[0].points_a * float("nan")
     with pytest.raises(ValueError, match="pairs: none has a point"): pck_pairs(Pooling(), pairs)
-    with pytest.raises(ValueError, match="image: expected uint8"): prepare_image(torch.zeros(3, 8, 8), 8)
+    with pytest.raises(ValueError, match="image: expected uint8"): prepare_image(torch.zeros(3, 8, 8), Pooling())
 
 
 def test_stereo_points():

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn.functional import normalize
 
+import shares
 from pixcl_nb.images.compositor import CopyPasteConfig
 from pixcl_nb.networks.encoders import create_encoder
 from pixcl_nb.methods.cp2 import foreground_cosines
@@ -16,7 +17,8 @@ from pixcl_nb.methods.contract import METHODS, create_method
 from pixcl_nb.methods.cp2 import CP2, CP2Config
 from pixcl_nb.methods.densecl import DenseCL, DenseCLConfig
 from pixcl_nb.networks.momentum import KeyQueue
-from pixcl_nb.training.loop import pretrain
+from pixcl_nb.processes import share_of_mean
+from pixcl_nb.training.loop import pretrain, train_step
 from pixcl_nb.training.settings import TrainConfig
 from pixcl_nb.images.views import ViewConfig
 
@@ -157,7 +159,7 @@ def test_agreement_counts_neighbours():
 
 def test_agreement_is_0_and_no_nan_where_no_cell_has_a_match(monkeypatch):
     import pixcl_nb.methods.densecl as densecl
-    none = lambda kind, query_map, *_: torch.full((len(query_map), query_map[0, 0].numel()), -1)
+    none = lambda kind, query_map, *_, **__: torch.full((len(query_map), query_map[0, 0].numel()), -1)
     monkeypatch.setattr(densecl, "choose_matches", none)
     terms = create_method("densecl", seed=0, **SMALL["densecl"]).loss(images(), generator=generator())
     assert terms["agreement"] == 0 and terms["agreement"].dtype == torch.float32 and terms["dense"] == 0
@@ -234,3 +236,84 @@ def test_settings_tell_what_a_run_was():
     method = create_method("cp2", seed=0, **SMALL["cp2"])
     assert method.settings["dense_weight"] == .2 and method.settings["compose"]["size"] == 64 and "TinyResNet" in method.settings["encoder"]
     assert dataclasses.asdict(method.config)["queue_size"] == 32
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("parts", [2, 4])
+def test_parts_of_a_batch_equal_the_whole(seed, parts):
+    "Every method, form and kind of positives, over masks with unequal counts: loss, gradient and keys of the queues. (Processes: test_distributed.)"
+    whole, cut = shares.cases(seed), shares.cases(seed)
+    for name in whole:
+        for ours, theirs in zip(shares.step(cut[name], parts), shares.step(whole[name])): torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-6, msg=lambda text: f"{name}: {text}")
+
+
+@pytest.mark.parametrize("name, settings", [("moco", {}), ("densecl", {}), ("densecl", dict(positives="geometric")), ("densecl", dict(positives="mutual")), ("label_contrast", dict(form="supcon")), ("label_contrast", dict(form="paper_within")),
+                                            ("label_contrast", {}), ("auxiliary_contrast", dict(samples=None)), ("auxiliary_contrast", dict(samples=None, form="paper_within"))])
+def test_parts_of_real_images_equal_the_whole(name, settings):
+    "From images to the gradient of every weight; nothing is drawn in the views, and batch normalisation is in evaluation mode, since it sees a part."
+    plain = ViewConfig(size=32, scale=(1., 1.), ratio=(1., 1.), flip=0., jitter=0., grayscale=0., blur=0.)
+    found = []
+    for parts in (1, 2, 4):
+        method = create_method(name, seed=0, **{**SMALL[name], "view": plain, **settings}).eval()
+        labels = masks(4, 36)
+        labels[0, :, :30], labels[1] = 255, 2
+        terms = train_step(method.loss, torch.optim.SGD(method.branch.parameters(), 0.), images(4, 36), labels, None, generator(), "float32", parts, method)
+        found.append((terms["loss"], torch.cat([p.grad.flatten() for p in method.branch.parameters()])))
+    for loss, gradient in found[1:]:
+        torch.testing.assert_close(loss, found[0][0], rtol=1e-5, atol=1e-6)
+        assert (gradient - found[0][1]).norm() < 1e-5 * found[0][1].norm()
+
+
+def test_a_batch_in_parts_is_heard_before_it_is_answered(monkeypatch):
+    "Passes: one where counts are equal, two where they are not or rows are gathered; statistics and generators move once."
+    calls = []
+    for name, passes in (("densecl feature pooled", 1), ("densecl geometric pooled", 2), ("densecl, cells without a match against its hint", 2), ("label supcon", 2), ("label released_within", 1), ("auxiliary released_within", 2)):
+        method = shares.cases(0)[name]
+        loss = method.loss
+        monkeypatch.setattr(type(method), "loss", lambda self, *a, **k: calls.append(torch.is_grad_enabled()) or loss(*a, **k))
+        shares.step(method, 2)
+        assert len(calls) == 2 * passes and all(calls[-2:]), name
+        assert all(calls) == (passes == 1 or not method.couples_images), name         # what is only heard needs no gradient
+        calls.clear()
+    method, draws = create_method("label_contrast", seed=0, form="supcon", **SMALL["label_contrast"]), generator()
+    train_step(method.loss, torch.optim.SGD(method.parameters(), 0.), images(4), masks(4), None, draws, "float32", 2, method)
+    assert method.branch.projector.layers[1].num_batches_tracked == 4               # two parts, two views
+    again = generator()
+    for part in images(4).chunk(2): method.loss(part, masks(2), generator=again)
+    assert torch.equal(draws.get_state(), again.get_state())
+
+
+def test_parts_that_cannot_agree_are_named():
+    class Moody(nn.Module):
+        noted, couples_images = (), False
+        def __init__(self): super().__init__(); self.weight, self.calls = nn.Parameter(torch.ones(())), 0
+        def loss(self, images, masks=None, generator=None):
+            self.calls += 1
+            return {"loss": self.weight * share_of_mean(torch.tensor(self.calls))}
+    class Uneven(Moody):
+        def loss(self, images, masks=None, generator=None): return {"loss": self.weight * (share_of_mean(torch.tensor(1)) if images[0, 0, 0, 0] else 1.)}
+    batch = torch.arange(4, dtype=torch.uint8)[:, None, None, None].expand(4, 3, 2, 2)
+    for method, parts, message in ((Moody(), 2, "accumulate: the parts"), (Uneven(), 4, "accumulate: the parts of a batch did not ask the same"), (Moody(), 3, "accumulate: 4 images cannot be cut into 3 equal parts")):
+        with pytest.raises((ValueError, RuntimeError), match=message): train_step(method.loss, torch.optim.SGD([method.weight], 0.), batch, None, None, None, "float32", parts, method)
+    from pixcl_nb.processes import batch_place
+    assert batch_place() == (0, 1)                                                  # an error leaves no batch open
+
+
+def test_cp2_without_background_cells():
+    method = create_method("cp2", seed=0, **SMALL["cp2"])
+    maps, everywhere = torch.randn(2, 3, 128, 2, 2, generator=generator()), torch.ones(3, 2, 2, dtype=torch.bool)
+    terms = method.terms(*maps, everywhere, everywhere)
+    assert "fg_bg" not in terms and all(value.isfinite() for value in terms.values())
+    some = everywhere.clone()
+    some[1, 0, 0] = False
+    assert method.terms(*maps, some, everywhere)["fg_bg"] == foreground_cosines(*(x[1:2] for x in maps), some[1:2], everywhere[1:2])[1]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_parameters_stay_float32(name):
+    method = create_method(name, seed=0, **SMALL[name])
+    for change in (lambda: method.half(), lambda: method.bfloat16(), lambda: method.double(), lambda: method.to(torch.float16)):
+        with pytest.raises(ValueError, match="parameters stay float32, where torch.*precision="): change()
+    assert {p.dtype for p in method.to("cpu", memory_format=torch.channels_last).float().parameters()} == {torch.float32}
+    for wrong in ("0.1", float("inf"), None):
+        with pytest.raises((ValueError, TypeError), match="temperature: "): create_method(name, temperature=wrong)

@@ -234,3 +234,35 @@ def test_on_a_gpu():
     pair.key.update()
     assert pair.queue.rows.is_cuda and int(pair.queue.pointer) == 3 and pair.queue.ages().is_cuda
     assert KeyQueue(4, 2, torch.Generator("cuda").manual_seed(0)).rows.is_cuda
+
+
+@pytest.mark.parametrize("load", ["load_state_dict", "copy_", "a new layer's values, through the whole method"])
+def test_weights_that_come_after_the_copy_reach_it(load):
+    torch.manual_seed(0)
+    online, other = network(), network()
+    slow = MomentumEncoder(online, .9)
+    if load == "load_state_dict": online.load_state_dict(other.state_dict())
+    else:
+        with torch.no_grad():
+            for own, theirs in zip([*online.parameters(), *online.buffers()], [*other.parameters(), *other.buffers()]): own.copy_(theirs)
+    if load.startswith("a new"): slow(torch.randn(2, 3, 8, 8))                # whoever asks first
+    for name, value in slow.state_dict().items():
+        if "running" not in name and "tracked" not in name: assert torch.equal(value, other.state_dict()[name.removeprefix("network.")])
+    with torch.no_grad(): online[0].weight.add_(1.)                              # a step: now it lags
+    slow.update()
+    lag = slow.network[0].weight.clone()
+    online.load_state_dict(network().state_dict())
+    assert torch.equal(slow.network[0].weight, lag)
+
+
+def test_a_method_that_goes_on_keeps_its_lag():
+    torch.manual_seed(0)
+    class Method(nn.Module):
+        def __init__(self): super().__init__(); self.branch = network(); self.slow = MomentumEncoder(self.branch, .5)
+    first, second = Method(), Method()
+    with torch.no_grad(): first.branch[0].weight.add_(1.)
+    first.slow.update()
+    second.load_state_dict(first.state_dict())
+    for one in (second, copy.deepcopy(second)):
+        assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), first.state_dict().values(), strict=True))
+        assert not torch.equal(one.slow.network[0].weight, one.branch[0].weight)

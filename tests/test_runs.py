@@ -1,11 +1,14 @@
 """A run is a function of its file: configurations round-trip, a rerun has the same bits, what differs is said."""
 import dataclasses
 import json
+import shutil
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 from hypothesis import given, settings as hypothesis_settings, strategies as st
 
 import pixcl_nb.experiments.runs as runs
@@ -13,10 +16,10 @@ from pixcl_nb.images.data import load_data
 from pixcl_nb.networks.encoders import create_encoder
 from pixcl_nb.methods.contract import METHODS, create_method
 from pixcl_nb.experiments.runs import (
-    build_method, check_same_config, compare_runs, default_settings, setting_differences, encoder_stride,
-    fingerprint, layered, load_run, merged, nested, read_config, rerun, run, run_config, save_encoder,
+    build_method, check_same_config, compare_runs, default_settings, setting_differences, encoder_shape, Shape,
+    layered, load_run, merged, nested, read_config, rerun, run, run_config, save_encoder,
     with_steps, write_config)
-from pixcl_nb.training.checkpoints import last_checkpoint
+from pixcl_nb.training.checkpoints import FolderLock, last_checkpoint
 from pixcl_nb.training.settings import TrainConfig
 
 SMALL = {"method": "moco", "threads": 1, "settings": {"queue_size": 32, "view": {"size": 32}}, "train": {"steps": 4, "batch_size": 8, "device": "cpu", "progress": False}}
@@ -31,7 +34,7 @@ def made(tmp_path_factory):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_default_settings_are_the_methods_own(name):
-    found, small = default_settings(name, 8), {"queue_size": 8} if hasattr(default_settings(name, 8), "queue_size") else {}
+    found, small = default_settings(name, Shape(8, 8)), {"queue_size": 8} if hasattr(default_settings(name, Shape(8, 8)), "queue_size") else {}
     assert replace(found, **small) == create_method(name, **small).config
 
 
@@ -141,18 +144,57 @@ def test_another_run_in_the_same_folder_is_refused_and_the_file_stays(made):
     check_same_config(made[0], replace(run_config(SMALL), threads=2, root="/elsewhere"))   # what may differ
 
 
-def test_fingerprint_changes_with_names_and_sizes():
-    train = load_data("samples")
-    assert fingerprint(train) == fingerprint(load_data("samples")) != fingerprint(train.subset(range(20)))
-
-
 def test_compare_counts_values_shapes_and_absences():
     a = {"x": torch.zeros(3), "y": torch.ones(2), "z": torch.ones(1)}
     report = compare_runs(a, {"x": torch.zeros(3), "y": torch.ones(2) + .5, "w": torch.ones(1)}, "out")
     assert report.differing == ["y", "z"] and report.largest == .5
 
 
-def test_stride_without_weights(): assert [encoder_stride(*words) for words in (("resnet18",), ("resnet50", 8), ("pixcl_tiny", 4), ("vit_tiny_patch16_224",))] == [32, 8, 4, 16]
+def test_stride_without_weights(): assert [encoder_shape(*words).stride for words in (("resnet18",), ("resnet50", 8), ("pixcl_tiny", 4), ("vit_tiny_patch16_224",))] == [32, 8, 4, 16]
 
 
 def test_differences_name_the_place(): assert setting_differences({"a": {"b": 1}, "c": 2}, {"a": {"b": 3}, "c": 2, "d": 4}) == ["a.b (was 1, now 3)", "d (was None, now 4)"]
+
+
+def pictures(root, seed):
+    "Six pictures of noise in an empty folder."
+    shutil.rmtree(root, ignore_errors=True); root.mkdir(parents=True)
+    noise = np.random.default_rng(seed)
+    for k in range(6): Image.fromarray(noise.integers(0, 255, (48, 48, 3), dtype=np.uint8)).save(root / f"{k}.png")
+
+
+def test_other_pictures_of_the_same_number_and_names_are_refused_and_the_record_stays(tmp_path):
+    root, out = tmp_path / "pictures", tmp_path / "run"
+    values = {"method": "moco", "data": "images", "root": str(root), "threads": 1, "settings": {"queue_size": 8, "view": {"size": 32}},
+              "train": {"steps": 4, "batch_size": 2, "checkpoint_every": 1, "progress": False, "device": "cpu"}}
+    pictures(root, 0)
+    run(run_config(values), out, on_step=lambda step, *_: "stop" if step == 1 else None)
+    before = (out / "run.yaml").read_text()
+    pictures(root, 99)
+    with pytest.raises(ValueError, match=r"out: .* other settings: data.pictures \(was '\w+', now '\w+'\); .*--anyway"): run(run_config(values), out)
+    assert (out / "run.yaml").read_text() == before and last_checkpoint(out)[1]["step"] == 2
+    (out / "run.lock").write_text(json.dumps(FolderLock(tmp_path / "elsewhere").owner))
+    for resume in (True, False, "anyway"):
+        with pytest.raises(RuntimeError, match="is in use"): run(run_config(values), out, resume=resume)
+    assert (out / "run.yaml").read_text() == before
+    (out / "run.lock").unlink()
+    _, history = run(run_config(values), out, resume="anyway")
+    assert len(history) == 4 and yaml.safe_load((out / "run.yaml").read_text())["data"]["fingerprint"] != yaml.safe_load(before)["data"]["fingerprint"]
+    assert not (out / "run.lock").exists()
+
+
+def test_a_run_that_broke_is_replayed_from_its_folder(tmp_path, capsys):
+    from pixcl_nb.cli import main
+    words = f"pretrain moco --steps 9 --batch-size 8 --lr 1e12 --threads 1 --device cpu --set queue_size=8 --set view.size=32 --out {tmp_path}/run"
+    assert main(words.split()) == 1
+    said = capsys.readouterr().err
+    assert f"pixcl replay {tmp_path}/run" in said and "step 1: " in said
+    assert main(["replay", f"{tmp_path}/run"]) == 0
+    assert "it breaks again" in capsys.readouterr().out
+    assert main(["replay", str(tmp_path)]) == 1
+
+
+def test_a_warm_up_counts_with_epochs_too():
+    config = run_config({"method": "moco", "epochs": 2., "train": {"warmup_steps": 5, "batch_size": 10}})
+    assert with_steps(config, 100, 1).train.steps == 20
+    with pytest.raises(ValueError, match="warmup_steps: 5 is not less than the run's 2 steps"): with_steps(config, 10, 1)

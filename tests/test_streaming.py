@@ -96,7 +96,7 @@ def test_rows_without_negatives_cost_nothing():
     "One class only: L = −inf, the released loss is 0 and so is its gradient."
     f, y = unit(9).requires_grad_(), torch.zeros(9).long()
     tiles = lambda pairs: PairTiles(y, y, y, pairs, "any", tile=4)
-    loss = streamed(f, lambda rows, want: contrast_per_pair(rows, tiles("same"), tiles("different"), torch.ones(9, dtype=torch.float64), True, .1, want))
+    loss = streamed(f, contrast_per_pair, tiles("same"), tiles("different"), torch.ones(9, dtype=torch.float64), True, temperature=.1)
     assert loss == 0 and not torch.autograd.grad(loss, f)[0].any()
 
 def test_weightless_rows_stay_finite():
@@ -104,7 +104,7 @@ def test_weightless_rows_stay_finite():
     f, y = unit(4).requires_grad_(), torch.tensor([0, 0, 0, 7])
     count, w = torch.tensor([2, 2, 2, 0]), torch.tensor([1., 1., 1., 0.], dtype=torch.float64)
     tiles = [PairTiles(y, y * 0, y * 0, "all", "any")]
-    loss = streamed(f, lambda rows, want: contrast_shared(rows, tiles, [(1, y.clamp(max=1), 2)], w, count, False, True, .1, want))
+    loss = streamed(f, contrast_shared, tiles, [(1, y.clamp(max=1), 2)], w, count, False, True, temperature=.1)
     gradient, = torch.autograd.grad(loss, f)
     assert loss.isfinite() and gradient.isfinite().all() and gradient[3].any()
 

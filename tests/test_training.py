@@ -8,10 +8,13 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+import tracemalloc
 import types
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -23,8 +26,9 @@ import pixcl_nb.checks
 import pixcl_nb.training.checkpoints
 import pixcl_nb.training.settings
 from pixcl_nb.training.checkpoints import (
-    best_checkpoint, last_checkpoint, read_checkpoint, room_on, save_checkpoint, term_mean)
-from pixcl_nb.training.loop import BatchOrder, check_terms, gpu_busy, History, Meter, pretrain, progress_bar
+    best_checkpoint, last_checkpoint, read_broken, read_checkpoint, room_on, save_checkpoint, term_mean)
+from pixcl_nb.training.loop import (
+    BatchOrder, batches, check_terms, gpu_busy, History, Meter, pretrain, progress_bar, replay, wake)
 from pixcl_nb.training.settings import (
     choose_device, LARS, learning_rate, make_optimizer, step_seed, TrainConfig, TrainingStopped)
 
@@ -497,3 +501,291 @@ def test_history_plots_itself():
     with pytest.raises(ValueError, match="history: is empty"): History().plot()
     with pytest.raises(ValueError, match="terms: unknown name 'los', did you mean 'loss'"): history.plot(["los"])
     with pytest.raises(ValueError, match="smooth: 4 is out of range"): history.plot(smooth=4)
+
+
+# ---- a run is itself -------------------------------------------------------------------------------------------------------
+
+def test_a_million_steps_start_at_once():
+    "The shipped ImageNet recipes: 1.28 M images, 1,000,800 steps, from the start and from far inside."
+    class Black(torch.utils.data.Dataset):
+        def __len__(self): return 1_281_167
+        def __getitem__(self, i): return torch.zeros(3, 2, 2, dtype=torch.uint8), torch.zeros(2, 2, dtype=torch.long)
+    for start in (0, 1_000_000):
+        order = BatchOrder(len(Black()), 256)
+        tracemalloc.start(); clock = time.process_time()
+        steps = batches(Black(), order, start, 1_000_800)
+        indices, images, _ = next(steps)
+        seconds, (held, peak) = time.process_time() - clock, tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert seconds < 1 and peak < 50 * 2**20 and held < 10 * 2**20 and len(indices) == len(images) == 256
+        assert indices == np.random.default_rng([0, start // 5004]).permutation(1_281_167)[start % 5004 * 256:][:256].tolist()
+
+
+FILE_CALLS = ("replace", "unlink", "link", "fsync", "open", "utime", "rename")
+
+def killed_at(call, folder, **settings):
+    "A child that trains and is killed by SIGKILL before its call number `call` of the file system; True if it got so far."
+    child = os.fork()
+    if not child:
+        left = [call]
+        def counted(function):
+            def run(*arguments, **keywords):
+                left[0] -= 1
+                if left[0] < 0: os.kill(os.getpid(), signal.SIGKILL)
+                return function(*arguments, **keywords)
+            return run
+        for name in FILE_CALLS: setattr(os, name, counted(getattr(os, name)))
+        with open(os.devnull, "w") as sys.stderr:
+            try: pretrain(ToyMethod(), ToyData(), CONFIG, run_dir=folder, **settings)
+            finally: os._exit(0)
+    return os.WIFSIGNALED(os.waitpid(child, 0)[1])
+
+
+def test_kills_during_start_lock_and_clean_up(tmp_path, unkilled, capfd):
+    "SIGKILL before file operations drawn at random: lock, configuration, checkpoint, deletion of the old ones, release."
+    draw, killed = random.Random(5), 0
+    for call in [1, 3, 5, *(draw.randrange(6, 26) for _ in range(3)), 7]: killed += killed_at(call, tmp_path / "run")
+    assert killed >= 6 and (tmp_path / "run" / "run.lock").exists()
+    trained, history = run(tmp_path / "run")
+    assert "is gone; its lock" in capfd.readouterr().err
+    assert same(trained, unkilled[0]) and history["loss"] == unkilled[1]["loss"]
+    rows = [json.loads(line)["step"] for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert rows == list(range(40)) and not list((tmp_path / "run").glob(".*.tmp")) and not (tmp_path / "run" / "run.lock").exists()
+
+
+def test_a_start_from_nothing_that_is_killed_leaves_nothing_wrong(tmp_path, unkilled):
+    run(tmp_path)
+    for call in (2, 4, 6, 9): killed_at(call, tmp_path, resume=False)
+    assert same(run(tmp_path)[0], unkilled[0])
+
+
+def test_a_second_run_in_the_folder_is_refused(tmp_path):
+    def second(step, terms, method):
+        if step == 3:
+            before = sorted(path.name for path in tmp_path.iterdir())
+            there = threading.Thread(target=attempt); there.start(); there.join()
+            assert sorted(path.name for path in tmp_path.iterdir()) == before
+    refused = []
+    def attempt():
+        for resume in (True, False, "anyway"):
+            try: pretrain(ToyMethod(), ToyData(), change(lr=.2), run_dir=tmp_path, resume=resume)
+            except RuntimeError as error: refused.append(str(error))
+    assert len(pretrain(ToyMethod(), ToyData(), change(steps=9), run_dir=tmp_path, on_step=second)) == 9
+    assert len(refused) == 3 and all(f"is in use: process {os.getpid()} on" in words and "\n" not in words for words in refused)
+
+
+def test_a_run_whose_folder_was_taken_over_ends(tmp_path):
+    def taken(step, *_):
+        if step == 9: (tmp_path / "run.lock").write_text("{}")
+    with pytest.raises(TrainingStopped, match="another run took over"): pretrain(ToyMethod(), ToyData(), CONFIG, run_dir=tmp_path, on_step=taken)
+    assert last_checkpoint(tmp_path)[1]["step"] == 7
+
+
+class Shifted(ToyData):
+    "As many images as ToyData has, others."
+    def __init__(self): super().__init__(); self.images = self.images.roll(1, 0)
+
+
+class Tanh(ToyMethod):
+    "The same settings and as many parameters."
+    def __init__(self): super().__init__(); self.encoder = nn.Sequential(self.encoder, nn.Tanh())
+
+
+def test_only_the_same_run_goes_on(tmp_path, capsys, monkeypatch):
+    def begin(folder): pretrain(ToyMethod(), ToyData(), CONFIG, run_dir=folder, on_step=lambda step, *_: "stop" if step == 9 else None)
+    begin(tmp_path)
+    with pytest.raises(ValueError, match=r"data: items \(was '\w+', now '\w+'\).*resume='anyway'"): pretrain(ToyMethod(), Shifted(), CONFIG, run_dir=tmp_path)
+    with pytest.raises(ValueError, match=r"architecture \(was"): pretrain(Tanh(), ToyData(), CONFIG, run_dir=tmp_path)
+    monkeypatch.setattr(pixcl_nb.training.checkpoints, "library_code", lambda: "another version")
+    with pytest.raises(ValueError, match=r"code \(was .*, now '\S+ another version"): pretrain(ToyMethod(), ToyData(), CONFIG, run_dir=tmp_path)
+    assert last_checkpoint(tmp_path)[1]["step"] == 10
+    history = pretrain(ToyMethod(), Shifted(), change(lr=.05), run_dir=tmp_path, resume="anyway")
+    said = capsys.readouterr().err
+    assert len(history) == 40 and "goes on with another run, as asked" in said and "lr (was 0.1, now 0.05)" in said and "data: items" in said
+    with pytest.raises(ValueError, match="resume: unknown name 'anyhow', did you mean 'anyway'"): pretrain(ToyMethod(), ToyData(), CONFIG, run_dir=tmp_path, resume="anyhow")
+
+
+def test_unreadable_checkpoints_neither_delete_new_ones_nor_are_lost(tmp_path, capsys):
+    for best in ("", "loss"):
+        folder = tmp_path / (best or "none")
+        config = change(best=best, checkpoint_every=2)
+        pretrain(ToyMethod(), ToyData(), config, run_dir=folder, on_step=lambda step, *_: "stop" if step == 9 else None)
+        for path in folder.glob("step-*.pt"): path.write_bytes(path.read_bytes()[:-5])
+        pretrain(ToyMethod(), ToyData(), config, run_dir=folder, on_step=lambda step, *_: "stop" if step == 5 else None)
+        assert last_checkpoint(folder)[1]["step"] == 6 and len(list(folder.glob("unusable-step-*.pt"))) >= 2
+        assert "no good checkpoint is left" in capsys.readouterr().err
+    # an older one, kept as the best, is found and named
+    folder = tmp_path / "older"
+    pretrain(ToyMethod(), ToyData(), change(best="+score"), run_dir=folder, on_step=lambda step, terms, _: terms.update(score=-step))
+    for path in folder.glob("step-*.pt"): path.write_bytes(b"cut")
+    path, state = last_checkpoint(folder)
+    assert state["step"] == 7 and path.name.startswith("best-00000007") and f"{path.name} is good (step 7)" in capsys.readouterr().err
+
+
+def test_a_checkpoint_without_numbers_is_never_the_last(tmp_path):
+    def poison(step, terms, method):
+        if step == 13: method.encoder.weight.data[0, 0] = float("nan")
+    with pytest.raises(TrainingStopped, match="step 13: encoder.weight holds NaN .* nothing of it is saved"): pretrain(ToyMethod(), ToyData(), CONFIG, run_dir=tmp_path, on_step=poison)
+    path, state = last_checkpoint(tmp_path)
+    assert state["step"] == 7
+    state["step"], state["method"]["encoder.weight"] = 8, torch.full((8, 48), float("inf"))
+    save_checkpoint(tmp_path, 8, state)                                      # as an earlier version might have written
+    assert last_checkpoint(tmp_path)[0] == path
+    with pytest.raises(ValueError, match="encoder.weight holds NaN or infinite values before the first step"):
+        broken = ToyMethod(); poison(13, {}, broken); pretrain(broken, ToyData(), CONFIG)
+
+
+# ---- alarms that are true --------------------------------------------------------------------------------------------------
+
+class Diverging(ToyMethod):
+    "A loss whose gradient is infinite from the tenth step on; after it, weights would be NaN and the loss an error."
+    def loss(self, images, **keywords):
+        if not torch.isfinite(self.encoder.weight).all(): raise ValueError("query: holds 3 NaN or infinite values of 3")
+        terms = super().loss(images, **keywords)
+        steep = (terms["loss"] - terms["loss"].detach()).abs().sqrt() if self.steps >= 10 else 0.
+        return {**terms, "loss": terms["loss"] + steep}
+
+
+@pytest.mark.parametrize("log_every", [1, 20])
+def test_the_row_that_stopped_the_run_is_in_the_log_and_the_step_can_be_done_again(log_every, tmp_path):
+    with pytest.raises(TrainingStopped, match=f"step 10: the gradient holds NaN .*lower lr .*pixcl replay {tmp_path}"): pretrain(Diverging(), ToyData(), change(log_every=log_every), run_dir=tmp_path)
+    rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == list(range(11)) and last_checkpoint(tmp_path)[1]["step"] == 7
+    whole = ToyMethod()
+    pretrain(whole, ToyData(), CONFIG, on_step=lambda step, *_: "stop" if step == 9 else None)
+    kept = read_broken(tmp_path)
+    assert kept["step"] == 10 and torch.equal(kept["method"]["encoder.weight"], whole.encoder.weight)      # before the step, not after
+    found = replay(Diverging(), tmp_path)
+    assert found.again and found.gradients == ["encoder.weight", "encoder.bias"] and float(found.terms["loss"]) == rows[10]["loss"]
+    with pytest.raises(FileNotFoundError, match="no step that broke"): replay(ToyMethod(), tmp_path / "nowhere")
+
+
+def test_an_error_out_of_bad_numbers_is_the_promised_one(tmp_path):
+    class Late(Diverging):
+        def after_step(self):
+            super().after_step()
+            if self.steps == 5: self.encoder.weight.data.fill_(float("inf"))
+    with pytest.raises(TrainingStopped, match="step 5: query: holds 3 NaN"): pretrain(Late(), ToyData(), change(log_every=20, checkpoint_every=0), run_dir=tmp_path)
+    assert len((tmp_path / "log.jsonl").read_text().splitlines()) == 5
+    class Slip(ToyMethod):
+        def loss(self, images, **keywords): raise ValueError("images: too small")
+    with pytest.raises(ValueError, match="images: too small$"): pretrain(Slip(), ToyData(), CONFIG, run_dir=tmp_path / "slip")
+
+
+def test_one_vector_has_no_spread():
+    class One(ToyMethod):
+        def loss(self, images, **keywords): return {**super().loss(images, **keywords), "spread": torch.tensor(0. if len(images) == 1 else 1.)}
+    for settings in (dict(batch_size=1), dict(batch_size=4, accumulate=4)):
+        history = pretrain(One(), ToyData(), change(**settings))
+        assert len(history) == 40 and "spread" not in history.terms
+
+
+# ---- settings that say nothing, state that is the loop's ---------------------------------------------------------------------
+
+@pytest.mark.parametrize("settings, words", [
+    (dict(momentum=1.5), "momentum: 1.5 is out of range"), (dict(warmup_steps=40), "warmup_steps: 40 is not less than"), (dict(steps=2.5), "steps: 2.5 is no whole number"),
+    (dict(seed=-1), "seed: -1 is out of range"), (dict(lr=float("inf")), "lr: inf"), (dict(optimizer="adamw", momentum=.5), "momentum: means nothing to adamw"),
+    (dict(lars_trust=.1), "lars_trust: means nothing to sgd"), (dict(precision="fp16"), "precision: unknown name 'fp16'")])
+def test_settings_that_say_nothing(settings, words):
+    with pytest.raises(ValueError, match=words): change(**settings)
+
+
+def test_a_slip_in_best_and_a_queue_that_never_fills(tmp_path, capsys):
+    with pytest.raises(ValueError, match="best: unknown name 'lsos', did you mean 'loss'"): pretrain(ToyMethod(), ToyData(), change(best="lsos"))
+    with pytest.raises(ValueError, match="best: unknown name 'spraed'"): pretrain(ToyMethod(), ToyData(), change(best="+spraed"), on_step=lambda *_: None)
+    pretrain(ToyMethod(), ToyData(), change(best="+miou", steps=2), on_step=lambda *_: None)
+    assert "no term 'miou' yet" in capsys.readouterr().err
+    pretrain(queue_method("moco"), Squares(), TrainConfig(steps=3, batch_size=6, device="cpu", progress=False))
+    assert "queue: holds 20 rows, but this run makes 18 keys" in capsys.readouterr().err
+    pretrain(queue_method("moco"), Squares(), TrainConfig(steps=4, batch_size=6, device="cpu", progress=False))
+    assert "queue" not in capsys.readouterr().err
+    with pytest.raises(ValueError, match=r"parameters stay float32, where torch.float16 was asked for"): pretrain(queue_method("moco").half(), Squares(), TrainConfig(steps=1, device="cpu", batch_size=6))
+
+
+class Normed(Cells):
+    "Cells with batch normalisation behind them."
+    def __init__(self): super().__init__(); self.layer = nn.Sequential(self.layer, nn.BatchNorm2d(6))
+
+
+def test_what_is_frozen_stays_so_and_what_follows_it_too():
+    from pixcl_nb.methods.contract import create_method
+    from pixcl_nb.images.views import ViewConfig
+    encoder = Normed().requires_grad_(False).eval()
+    before = {name: value.clone() for name, value in encoder.state_dict().items()}
+    method = create_method("moco", encoder, seed=0, view=ViewConfig(size=32), queue_size=20)
+    projector = method.branch.projector.layers[0].weight.clone()
+    pretrain(method, Squares(), TrainConfig(steps=3, batch_size=6, lr=.1, device="cpu", progress=False))
+    for one in (method.encoder, method.slow.network.encoder): assert all(torch.equal(value, before[name]) for name, value in one.state_dict().items())
+    assert not torch.equal(method.branch.projector.layers[0].weight, projector) and method.slow.network.projector.training
+    free = create_method("moco", Normed(), seed=0, view=ViewConfig(size=32), queue_size=20).eval()
+    assert all(part.training for part in wake(free).modules())
+
+
+@pytest.mark.parametrize("cut", [lambda data: torch.utils.data.Subset(data, range(0, 12)), lambda data: torch.utils.data.random_split(data, [12, 12])[0], lambda data: torch.utils.data.ConcatDataset([data, data])])
+def test_a_part_of_padded_data_knows_where_its_images_end(cut):
+    class Padded(Squares):
+        extents = torch.tensor([[32, 8]]).expand(24, 2)
+    seen = []
+    class Method(ToyMethod):
+        def loss(self, images, extents=None, **keywords): seen.append(extents); return super().loss(images[:, :, :4, :4], **keywords)
+    pretrain(Method(), cut(Padded()), change(steps=2, batch_size=4))
+    assert all(extents.tolist() == [[32, 8]] * 4 for extents in seen) and len(seen) == 2
+
+
+class Noisy(ToyData):
+    "Draws from every generator there is when an image is read, and from one of its own."
+    def __init__(self): super().__init__(); self.own = np.random.default_rng(0)
+    def __getitem__(self, i):
+        drawn = [torch.rand(1).item(), np.random.rand(), random.random(), self.own.random()]
+        return torch.tensor(drawn).mul(255).byte().view(1, 2, 2).repeat(3, 2, 2), torch.zeros(4, 4, dtype=torch.long)
+
+
+def test_data_sets_draw_for_seed_step_and_rank(tmp_path):
+    def seen(seed=0, rank=0, start=0, workers=0): return [images for _, images, _ in batches(Noisy(), BatchOrder(64, 4, seed, rank, 2), start, 5, workers)]
+    whole = seen()
+    assert all(torch.equal(a, b) for a, b in zip(whole[2:], seen(start=2))) and all(torch.equal(a, b) for a, b in zip(whole, seen(workers=1)))
+    for other in (seen(seed=1), seen(rank=1), whole[1:]): assert not any((a == b).all(dim=0).flatten(1).all() for a, b in zip(whole, other))
+    a, b = ToyMethod(), ToyMethod()
+    pretrain(a, Noisy(), CONFIG)
+    pretrain(ToyMethod(), Noisy(), CONFIG, run_dir=tmp_path, on_step=lambda step, *_: "stop" if step == 9 else None)
+    pretrain(b, Noisy(), CONFIG, run_dir=tmp_path)
+    assert same(a, b)
+
+
+# ---- precision ---------------------------------------------------------------------------------------------------------------
+
+def test_auto_precision_is_measured_once_recorded_and_kept(tmp_path, monkeypatch):
+    from pixcl_nb import precision
+    monkeypatch.setenv("PIXCL_NB_CACHE", str(tmp_path / "cache"))
+    asked = []
+    def seconds(network, images, learn=True, turns=3): asked.append(learn); return {way: 1. if way == ("bf16", True) else 2. for way in precision.WAYS}
+    monkeypatch.setattr(precision, "pass_seconds", seconds)
+    config = TrainConfig(steps=4, batch_size=6, lr=.1, device="cpu", progress=False, precision="auto", checkpoint_every=2)
+    for _ in range(2): pretrain(queue_method("moco"), Squares(), config, run_dir=tmp_path / "run", on_step=lambda step, *_: "stop" if step == 1 else None)
+    saved = json.loads((tmp_path / "run" / "config.json").read_text())["config"]
+    assert asked == [True] and (saved["precision"], saved["channels_last"]) == ("bf16", True)
+    monkeypatch.setattr(precision, "pass_seconds", lambda *a, **k: pytest.fail("measured again"))
+    shutil.rmtree(tmp_path / "cache")
+    assert len(pretrain(queue_method("moco"), Squares(), config, run_dir=tmp_path / "run")) == 4      # keeps what it began with
+
+
+# ---- small and odd inputs ------------------------------------------------------------------------------------------------------
+
+class Odd(Squares):
+    "Pictures as somebody might give them."
+    def __init__(self, count=8, channels=3, scale=None): super().__init__(); self.count, self.channels, self.scale = count, channels, scale
+    def __len__(self): return self.count
+    def __getitem__(self, i):
+        image = self.images[i][:self.channels]
+        return (image.float() / self.scale if self.scale else image), torch.zeros(32, 32, dtype=torch.long)
+
+
+@pytest.mark.parametrize("data, settings, words", [
+    (Odd(3), {}, "batch_size: 4 images on each of 1 processes, but the data set has 3"), (Odd(channels=1), {}, "images"), (Odd(scale=255), {}, "images: expected uint8")])
+def test_odd_pictures_are_refused_by_name(data, settings, words):
+    with pytest.raises(ValueError, match=words): pretrain(queue_method("moco"), data, TrainConfig(steps=2, batch_size=4, device="cpu", progress=False))
+
+
+def test_a_last_batch_that_does_not_fill_waits():
+    assert len(pretrain(queue_method("moco"), Odd(7), TrainConfig(steps=3, batch_size=4, device="cpu", progress=False))) == 3
+    assert len(pretrain(queue_method("moco"), Odd(7), TrainConfig(steps=22, batch_size=1, device="cpu", progress=False))) == 22      # no false collapse

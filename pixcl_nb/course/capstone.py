@@ -84,7 +84,7 @@ def method_of(
     seed:int # of the first weights
 ):
     "The untrained method of a recipe, on a `pixcl_tiny` that is the same for all recipes of a seed."
-    from pixcl_nb.images.compositor import CopyPasteConfig         # imported here: checking a recipe costs nothing
+    from pixcl_nb.images.compositor import CopyPasteConfig         # here: checking a recipe costs nothing
     from pixcl_nb.networks.encoders import create_encoder
     from pixcl_nb.methods.contract import create_method
     with torch.random.fork_rng():

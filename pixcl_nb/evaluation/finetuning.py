@@ -177,7 +177,7 @@ def finetuning_step(
     model.train()
     if settings.batch_norm == "eval": model.encoder.eval()
     with torch.autocast(images.device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
-        logits = model(normalise(images))
+        logits = model(normalise(images, model.encoder))
     loss = segmentation_loss(logits, masks)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
@@ -232,7 +232,7 @@ def finetune(
     model, history = finetuned_model(encoder, train, size, settings, on_step)
     result = score_masks(model, test, classes, batch_size, window)
     result.history = history
-    result.info = finetuning_record(settings, len(train), size, time.perf_counter() - started)
+    result.info |= finetuning_record(settings, len(train), size, time.perf_counter() - started)
     return result
 
 # %% ../../nbs/7_evaluation/73_finetuning.ipynb #f6afeac9

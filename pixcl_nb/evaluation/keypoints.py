@@ -13,7 +13,7 @@ import torch
 from ..checks import check_range, check_tensor
 from ..images.data import read_image
 from ..images.pairs import load_keypoint_pairs
-from ..networks.encoding import encode_images
+from ..networks.encoding import encode_images, looks_at
 from ..positives.matching import match_points
 
 # %% ../../nbs/7_evaluation/76_keypoints.ipynb #687892fd
@@ -45,10 +45,12 @@ def predict_points(
     a, # `ImageFeatures` of image a
     b, # `ImageFeatures` of image b
     points, # (P, 2) float, (x, y) in image a's own pixels
-    refine=True # sub-cell
+    refine=True, # sub-cell
+    offset=(0., 0.) # `looks_at` of the encoder: (x, y) pixels from a cell's centre
 ):
     "Where the points of image a are in image b, (P, 2) in image b's own pixels."
-    found = match_points(a.features, b.features, points * a.scale.to(points), a.stride, refine, size_b=b.size)
+    found = match_points(a.features, b.features, points * a.scale.to(points), a.stride, refine,
+                         size_b=b.size, offset=offset)
     return found.to(points) / b.scale.to(points)
 
 # %% ../../nbs/7_evaluation/76_keypoints.ipynb #52c0e830
@@ -127,13 +129,13 @@ def pck_pairs(
     "PCK of nearest neighbours: `pck` (mean over pairs), `pck_points` (over points), `per_class`."
     pairs, scores = list(pairs), []
     if not pairs: raise ValueError("pairs: is empty")
-    encoded = encode_pairs(encoder, pairs, size, batch_size, read)
+    encoded, offset = encode_pairs(encoder, pairs, size, batch_size, read), looks_at(encoder)
     for pair in pairs:
         a, b = encoded[image_key(pair.image_a)], encoded[image_key(pair.image_b)]
         known = pair.points_a.isfinite().all(-1) & pair.points_b.isfinite().all(-1)
         if not known.any(): continue
         limit = pair_threshold(pair, b.source_size, alpha) if threshold is None else threshold
-        found, truth = predict_points(a, b, pair.points_a[known], refine), pair.points_b[known]
+        found, truth = predict_points(a, b, pair.points_a[known], refine, offset), pair.points_b[known]
         groups = point_classes(pair, known).items()
         classes = {name: pck(found[some], truth[some], limit) for name, some in groups}
         scores.append((pck(found, truth, limit), int(known.sum()), classes))

@@ -137,5 +137,5 @@ def scored(
     fitted = time.perf_counter()
     result = score_masks(model, test, classes, batch_size)
     result.history = history
-    result.info = dict(info, seconds=time.perf_counter() - started, seconds_fit=fitted - started)
+    result.info |= dict(info, seconds=time.perf_counter() - started, seconds_fit=fitted - started)
     return result

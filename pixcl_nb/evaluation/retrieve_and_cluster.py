@@ -13,8 +13,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..checks import check_name, check_range, IGNORE
-from .score import (
-    batches_of_one_size, check_pair, count_pixels, Items, score_masks, SegmentationResult, Segmenter)
+from pixcl_nb.evaluation.score import (
+    batches_of_one_size, check_pair, count_pixels, Items, score_masks, scored_on, SegmentationResult,
+    Segmenter)
 from ..images.cells import cell_labels
 from ..networks.encoding import encode, frozen
 
@@ -25,7 +26,8 @@ def sample_cells(
     items, # an `Items`
     cells:int, # rows wanted in all
     seed:int=0, # draws the cells
-    batch_size:int=16 # images encoded at once
+    batch_size:int=16, # images encoded at once
+    unlabelled:bool=False # take any cell
 ):
     "Unit features (M, channels) and class shares (M, C) at random labelled cells, equally many an image."
     generator, per_image = torch.Generator().manual_seed(seed), max(1, cells // len(items))
@@ -33,10 +35,10 @@ def sample_cells(
     for images, masks, _ in batches_of_one_size(items, batch_size):
         labels = cell_labels(masks, items.num_classes, encoder.stride)
         for feature, label in zip(encode(encoder, images).flatten(2), labels.flatten(2)):
-            usable = (label.sum(0) > 0).nonzero()[:, 0]
+            usable = ((label.sum(0) > 0) | unlabelled).nonzero()[:, 0]
             chosen = usable[torch.randperm(len(usable), generator=generator)[:per_image]]
             rows.append(F.normalize(feature[:, chosen.to(feature.device)].T.float(), dim=1))
-            shares.append((label[:, chosen] / label[:, chosen].sum(0)).T)
+            shares.append((label[:, chosen] / label[:, chosen].sum(0).clamp_min(1e-6)).T)
     if sum(map(len, rows)) == 0:
         raise ValueError(f"{items.name}: holds no labelled pixel, every pixel is {IGNORE}; "
                          "nothing can be learned")
@@ -89,8 +91,8 @@ def retrieve(
     rows, shares = sample_cells(encoder, memory, memory_size, seed, batch_size)
     model = Segmenter(encoder, NearestNeighbours(rows, shares, k, temperature))
     result = score_masks(model, test, classes, batch_size)
-    result.info = dict(protocol="retrieve", images=len(memory), k=k, temperature=temperature,
-                       memory=len(rows), seed=seed, seconds=time.perf_counter() - started)
+    result.info |= dict(protocol="retrieve", images=len(memory), k=k, temperature=temperature,
+                        memory=len(rows), seed=seed, seconds=time.perf_counter() - started)
     return result
 
 # %% ../../nbs/7_evaluation/74_retrieve_and_cluster.ipynb #f6d7eeb6
@@ -141,8 +143,8 @@ def cluster(
     counts = count_pixels(Segmenter(encoder, Centres(kmeans_centres(rows, k, seed))), test, batch_size)
     classes = None if classes is None else list(classes)
     result = SegmentationResult(match_clusters(counts, matching), test.class_names, classes)
-    result.info = dict(protocol="cluster", k=k, matching=matching, cells=len(rows), seed=seed,
-                       seconds=time.perf_counter() - started)
+    result.info = dict(scored=scored_on(test, encoder), protocol="cluster", k=k, matching=matching,
+                       cells=len(rows), seed=seed, seconds=time.perf_counter() - started)
     return result
 
 # %% ../../nbs/7_evaluation/74_retrieve_and_cluster.ipynb #a8e47c69

@@ -16,7 +16,7 @@ from torch import nn
 
 from ..checks import check_range, check_tensor, IGNORE
 from ..images.cells import pad_to_stride
-from ..networks.encoding import device_of, normalise
+from ..networks.encoding import colours_of, device_of, normalise
 
 # %% ../../nbs/7_evaluation/71_score.ipynb #04fa173a
 def confusion_matrix(
@@ -62,6 +62,17 @@ class ConfusionScores:
         "Share of the labelled pixels that were given their class."
         return float(self.confusion.diagonal().sum() / self.confusion.sum())
 
+    @property
+    def counted(self):
+        "Ids of the classes in the mean: those asked for that are in the truth or were predicted."
+        asked = range(len(self.confusion)) if self.classes is None else self.classes
+        return [index for index in asked if not self.iou[index].isnan()]
+
+    @property
+    def absent(self):
+        "Ids of the classes that no pixel of the truth carries. Predicted all the same, one counts as 0."
+        return [index for index, pixels in enumerate(self.confusion.sum(1).tolist()) if not pixels]
+
 # %% ../../nbs/7_evaluation/71_score.ipynb #eaa3137c
 class ResultTable:
     "Text, HTML and JSON of a result: the scores, and IoU and share of the pixels of each class."
@@ -75,16 +86,34 @@ class ResultTable:
     def __repr__(self):
         lines = [f"mIoU {self.miou:.4f}   pixel accuracy {self.pixel_accuracy:.4f}"]
         if self.seconds: lines[0] += f"   {self.seconds:.1f} s"
+        lines.append(f"  {said(self)}")
         for name, iou, part, used in self.rows():
             note = "" if used else "   (not counted)"
             lines.append(f"  {name:<16}{iou:7.3f}   {part:6.1%} of pixels" + note)
         return "\n".join(lines)
 
     def _repr_html_(self):
-        head = f"<b>mIoU {self.miou:.4f}</b>, pixel accuracy {self.pixel_accuracy:.4f}"
+        head = f"<b>mIoU {self.miou:.4f}</b>, pixel accuracy {self.pixel_accuracy:.4f}<br>{said(self)}"
         left = "style='text-align:left'"
         titles = f"<tr><th {left}>class</th><th>IoU</th><th></th><th>share of pixels</th></tr>"
         return f"{head}<table>{titles}{''.join(class_row(*row) for row in self.rows())}</table>"
+
+# %% ../../nbs/7_evaluation/71_score.ipynb #defc8c48
+def said(
+    result # has .confusion, .classes, .class_names, .counted, .absent and .info
+)->str:
+    "What a score is of: classes in the mean and those the truth does not hold, pixels and their masks."
+    asked = len(result.class_names if result.classes is None else result.classes)
+    names = lambda ids: ", ".join(str(result.class_names[index]) for index in ids)
+    words = [f"mean over {len(result.counted)} of {asked} classes"]
+    if result.absent: words[0] += f" (not in the truth: {names(result.absent)}"
+    stray = [index for index in result.counted if index in result.absent]
+    if stray: words[0] += f"; predicted all the same, so counted as 0: {names(stray)}"
+    if result.absent: words[0] += ")"
+    seen = result.info.get("scored", {})
+    words.append(f"{int(result.confusion.sum()):,} pixels" + (f" of masks {seen['masks']}" if seen else ""))
+    if seen and seen["images_at"] != seen["masks"]: words.append(f"images seen at {seen['images_at']}")
+    return "; ".join(words)
 
 # %% ../../nbs/7_evaluation/71_score.ipynb #c170605a
 def class_row(
@@ -101,6 +130,14 @@ def class_row(
             f"<td {left}>{bar}</td><td>{share:.1%}</td></tr>")
 
 # %% ../../nbs/7_evaluation/71_score.ipynb #a368fd12
+def distinct(
+    names # of the classes, by id
+)->list:
+    "The names as words; one that occurred before is given its id, so that no entry of a table is lost."
+    words = [str(name) for name in names]
+    return [name if name not in words[:index] else f"{name} (id {index})" for index, name in enumerate(words)]
+
+# %% ../../nbs/7_evaluation/71_score.ipynb #18a09d35
 def plain_result(
     result # a `SegmentationResult`
 )->dict:
@@ -108,7 +145,9 @@ def plain_result(
     number = lambda value: None if math.isnan(value) else float(value)
     return {"miou": number(result.miou), "pixel_accuracy": number(result.pixel_accuracy),
             "classes": result.classes, "info": result.info,
-            "iou": {name: number(value) for name, value in zip(result.class_names, result.iou.tolist())},
+            "iou": dict(zip(distinct(result.class_names), map(number, result.iou.tolist()))),
+            "classes_in_mean": len(result.counted),
+            "not_in_truth": [distinct(result.class_names)[index] for index in result.absent],
             "confusion": result.confusion.tolist(), "class_names": list(result.class_names),
             "history": [float(value) for value in result.history]}
 
@@ -173,33 +212,6 @@ def checked_item(
         raise ValueError(f"{item} mask: {found}; map it to {IGNORE}")
     return image, mask.to(torch.uint8 if num_classes <= IGNORE else torch.long)
 
-# %% ../../nbs/7_evaluation/71_score.ipynb #4867f144
-class Items:
-    "A data set, checked item by item and cut to each image's own extent; kept in memory up to `keep` bytes."
-    def __init__(self, name, data, keep=2e9):
-        if isinstance(data, Items):                       # shares what is already in memory
-            return self.__dict__.update(data.__dict__, name=name)
-        self.name, self.data, self.cache, self.keep, self.verified = name, data, {}, keep, False
-        self.num_classes, self.class_names = classes_of(name, data)
-        self.extents = getattr(data, "extents", None)
-
-    def __len__(self): return len(self.data)
-
-    def __getitem__(self, index):
-        if index not in self.cache:
-            item = checked_item(self.name, self.data, int(index), self.num_classes, self.extents)
-            size = item[0].numel() + item[1].numel() * item[1].element_size()
-            if size > self.keep: return item[0], item[1].long()
-            self.cache[index], self.keep = item, self.keep - size
-        image, mask = self.cache[index]
-        return image, mask.long()
-
-    def verify(self):
-        "Look at every item once, so that a fault shows before any training; see `check_labelled_pixels`."
-        if not self.verified: check_labelled_pixels(self)
-        self.verified = True
-        return self
-
 # %% ../../nbs/7_evaluation/71_score.ipynb #687db1c2
 def classes_of(
     name:str, # of the data set, for messages
@@ -216,15 +228,58 @@ def classes_of(
         raise ValueError(f"{name}: has {num_classes} classes but {len(class_names)} class_names")
     return num_classes, class_names
 
+# %% ../../nbs/7_evaluation/71_score.ipynb #ed14a51c
+class ItemsInMemory:
+    "A data set, checked item by item and cut to each image's own extent; kept in memory up to `keep` bytes."
+    def __init__(self, name, data, keep=2e9):
+        if isinstance(data, ItemsInMemory):               # shares what is already in memory
+            return self.__dict__.update(data.__dict__, name=name)
+        self.name, self.data, self.cache, self.keep, self.verified = name, data, {}, keep, False
+        self.sizes = {}                                   # index → size of the image, of its own mask
+        self.num_classes, self.class_names = classes_of(name, data)
+        self.extents = getattr(data, "extents", None)
+
+    def __len__(self): return len(self.data)
+
+    def __getitem__(self, index):
+        if index not in self.cache:
+            item = checked_item(self.name, self.data, int(index), self.num_classes, self.extents)
+            size = item[0].numel() + item[1].numel() * item[1].element_size()
+            if size > self.keep: return item[0], item[1].long()
+            self.cache[index], self.keep = item, self.keep - size
+        image, mask = self.cache[index]
+        return image, mask.long()
+
+# %% ../../nbs/7_evaluation/71_score.ipynb #84fc0f2a
+class Items(ItemsInMemory):
+    "The same, with each mask at its own size, and what is known of all."
+    def own_mask(self, index):
+        "(H, W) int64: the mask at its file's own size, whatever size the image was brought to."
+        image, mask = self[index]
+        if getattr(self.data, "size", None): mask = self.data.own_mask(index)
+        self.sizes[index] = tuple(image.shape[1:]), tuple(mask.shape)
+        return mask
+
+    @property
+    def labelled(self):
+        "Whether any pixel has a label; stops at the first that has."
+        return any(bool((self[index][1] != IGNORE).any()) for index in range(len(self)))
+
+    def verify(self):
+        "Look at every item once, so that a fault shows before any training; see `check_labelled_pixels`."
+        if not self.verified: check_labelled_pixels(self)
+        self.verified = True
+        return self
+
 # %% ../../nbs/7_evaluation/71_score.ipynb #c91a2e81
 def check_labelled_pixels(
     items # an `Items`
 ):
-    "`ValueError` if no pixel of a data set is labelled."
+    "`ValueError` if no pixel of a data set is labelled. Looks at every item."
     labelled = sum(int((items[index][1] != IGNORE).sum()) for index in range(len(items)))
     if not labelled:
         raise ValueError(f"{items.name}: holds no labelled pixel, every pixel is {IGNORE}; "
-                         "nothing can be learned or scored")
+                         "nothing can be learned or scored (the protocol 'rank' needs none)")
 
 # %% ../../nbs/7_evaluation/71_score.ipynb #d4d97ef9
 def batches_of_one_size(
@@ -297,7 +352,7 @@ def predict_logits(
 ):
     "Logits (B, K, H, W) of whole images, or the mean over all windows that cover a pixel."
     check_range("overlap", overlap, 0, .99)
-    images = normalise(images.to(device_of(model)))
+    images = normalise(images.to(device_of(model)), getattr(model, "encoder", model))
     if window is None: return model(images)
     size = (window, window) if isinstance(window, int) else tuple(window)
     check_range("window", min(size), 1)
@@ -316,13 +371,23 @@ def predict_mask(
     model, # a `Segmenter`, or any module that maps normalised (B, 3, H, W) to logits (B, K, H, W)
     image, # (3, H, W) uint8
     window=None, # None = whole image, or the size of a sliding window in pixels
-    overlap:float=.5 # share of a window that the next one covers again
+    overlap:float=.5, # share of a window that the next one covers again
+    size=None # (height, width) of the answer; None = the image's
 ):
-    "The predicted class (H, W) int64 of every pixel, at the image's own size. The model's mode is put back."
+    "The predicted class (H, W) int64 of every pixel. The model's mode is put back."
     check_tensor("image", image, "3 H W", "uint8")
     training = model.training
-    try: return predict_logits(model.eval(), image[None], window, overlap)[0].argmax(0).cpu()
+    try: return classes_at(predict_logits(model.eval(), image[None], window, overlap), size)[0]
     finally: model.train(training)
+
+def classes_at(
+    logits, # (B, K, h, w)
+    size=None # (height, width) of the answer; None = h, w
+):
+    "(B, H, W) int64 on the CPU: the class with the largest logit, logits resized bilinearly."
+    if size is not None and tuple(size) != tuple(logits.shape[-2:]):
+        logits = F.interpolate(logits, tuple(size), mode="bilinear", align_corners=False)
+    return logits.argmax(1).cpu()
 
 # %% ../../nbs/7_evaluation/71_score.ipynb #c0a7fe77
 def count_pixels(
@@ -332,19 +397,41 @@ def count_pixels(
     window=None, # sliding window, as in `predict_mask`
     overlap:float=.5 # share of a window that the next one covers again
 ):
-    "Predict every image of a data set; (C, K) pixels of each true class that were given each id."
+    """Predict every image of a data set; (C, K) pixels of each true class that were given each id, at the
+    masks' own resolution."""
     confusion = 0
     model.eval()
-    for images, masks, _ in batches_of_one_size(items, batch_size):
+    for images, _, indices in batches_of_one_size(items, batch_size):
         logits = predict_logits(model, images, window, overlap)
-        found, ids = logits.argmax(1).cpu(), logits.shape[1]
-        confusion = confusion + confusion_matrix(found, masks, items.num_classes, num_predicted=ids)
+        for row, index in enumerate(indices):
+            mask = items.own_mask(index)
+            found, ids = classes_at(logits[row:row + 1], mask.shape)[0], logits.shape[1]
+            confusion = confusion + confusion_matrix(found, mask, items.num_classes, num_predicted=ids)
     if confusion.sum() == 0:
         raise ValueError(f"{items.name}: holds no labelled pixel, every pixel is {IGNORE}; "
                          "nothing can be scored")
     return confusion
 
 # %% ../../nbs/7_evaluation/71_score.ipynb #369f1820
+def size_range(
+    sizes # (height, width) each
+)->str:
+    "'128×128', or 'from 96×128 to 375×500' (smallest and largest area)."
+    sizes = sorted(set(sizes), key=lambda size: (size[0] * size[1], size))
+    words = [f"{height}×{width}" for height, width in (sizes[0], sizes[-1])]
+    return words[0] if len(sizes) == 1 else f"from {words[0]} to {words[1]}"
+
+def scored_on(
+    items, # an `Items` that was scored
+    encoder # that saw its images
+)->dict:
+    "What a score is of, beside the table: sizes of masks and images, colours, weights loaded or not."
+    images, masks = zip(*items.sizes.values())
+    mean, std = colours_of(encoder)
+    return {"images": len(masks), "masks": size_range(masks), "images_at": size_range(images),
+            "mean": list(mean), "std": list(std), "weights": getattr(encoder, "weights", None)}
+
+# %% ../../nbs/7_evaluation/71_score.ipynb #11aab0ae
 def score_masks(
     model, # maps normalised images to logits at image size
     items, # an `Items`
@@ -355,8 +442,8 @@ def score_masks(
 ):
     "A `SegmentationResult` over all pixels of the data set together, not a mean over images."
     confusion = count_pixels(model, items, batch_size, window, overlap)
-    classes = None if classes is None else list(classes)
-    return SegmentationResult(confusion, items.class_names, classes, model=model)
+    classes, info = None if classes is None else list(classes), {"scored": scored_on(items, model.encoder)}
+    return SegmentationResult(confusion, items.class_names, classes, model=model, info=info)
 
 # %% ../../nbs/7_evaluation/71_score.ipynb #153f3895
 def boundary_of(
@@ -419,6 +506,8 @@ def boundary_quality(
     "Mean boundary F-score over the classes of a data set."
     test = Items("test", test)
     counts = 0
-    for image, mask in (test[index] for index in range(len(test))):
-        counts = counts + boundary_counts(result.predict(image), mask, test.num_classes, tolerance)
+    for image, mask in ((test[index][0], test.own_mask(index)) for index in range(len(test))):
+        own = {} if mask.shape == image.shape[1:] else {"size": mask.shape}
+        found = result.predict(image, **own)
+        counts = counts + boundary_counts(found, mask, test.num_classes, tolerance)
     return float(boundary_f_score(counts).nanmean())

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from ..checks import check_tensor
-from .score import batches_of_one_size, Items
+from .score import batches_of_one_size, Items, scored_on
 from ..images.cells import cell_labels
 from ..networks.encoding import encode, frozen
 
@@ -69,6 +69,18 @@ def foreground_separation(
     return dict(fg_fg=fg_fg, fg_bg=fg_bg, auroc=separability(fg_fg, fg_bg), gap=gap)
 
 # %% ../../nbs/7_evaluation/75_separation.ipynb #4d12ba45
+def pure_cells(
+    mask, # (H, W) int64, at its own size
+    num_classes:int, # C
+    stride:int, # pixels of the image per cell
+    size, # (height, width) of the image
+    purity:float # share of a cell's pixels
+):
+    "(⌈h/s⌉, ⌈w/s⌉) the class that so large a share of a cell carries, −1 where none does."
+    share, label = cell_labels(mask[None], num_classes, stride, size).max(1)
+    return label.masked_fill(share < purity, -1)[0]
+
+# %% ../../nbs/7_evaluation/75_separation.ipynb #1e60a15d
 def class_separation(
     encoder, # any encoder; it is left untouched
     test, # labelled images
@@ -77,14 +89,18 @@ def class_separation(
     batch_size:int=16 # images encoded at once
 ):
     "Are cells of one class more alike than cells of two? `auroc` (mean over images) and `gap`; no training."
-    encoder, test, auroc, gap = frozen(encoder), Items("test", test), [], []
-    for images, masks, _ in batches_of_one_size(test, batch_size):
-        share, label = cell_labels(masks, test.num_classes, encoder.stride).max(1)
-        for feature, cells in zip(encode(encoder, images), label.masked_fill(share < purity, -1)):
+    encoder, test, auroc, gap, kept = frozen(encoder), Items("test", test), [], [], []
+    for images, _, indices in batches_of_one_size(test, batch_size):
+        for feature, index in zip(encode(encoder, images), indices):
+            mask, size = test.own_mask(index), images.shape[2:]
+            cells = pure_cells(mask, test.num_classes, encoder.stride, size, purity)
             same, other = pair_similarities(feature[None], cells[None].to(feature.device))
-            if len(same) and len(other):
-                auroc.append(separability(same, other))
-                gap.append(float(same.mean() - other.mean()))
+            if not len(same) or not len(other): continue
+            auroc.append(separability(same, other))
+            gap.append(float(same.mean() - other.mean()))
+            kept.append(cells[cells >= 0])
     if not auroc:
         raise ValueError("test: no image holds cells of two classes; lower purity, or use a smaller stride")
-    return dict(auroc=float(np.mean(auroc)), gap=float(np.mean(gap)), images=len(auroc))
+    found = torch.cat(kept)
+    return dict(auroc=float(np.mean(auroc)), gap=float(np.mean(gap)), images=len(auroc), cells=len(found),
+                classes=len(found.unique()), scored=scored_on(test, encoder))

@@ -24,7 +24,7 @@ from ..images.data import label_subset, load_data
 from ..images.pairs import load_pairs
 from ..images.views import random_view, ViewConfig
 from ..methods.contract import create_method
-from ..networks.encoding import evaluating
+from ..networks.encoding import evaluating, looks_at
 from ..positives.matching import geometric_matches, match_accuracy, match_features
 from ..training.loop import pretrain
 from ..training.settings import TrainConfig
@@ -195,7 +195,7 @@ def matches_within_one_cell(
     views = [random_view(batch.images, smaller, generator, extents=batch.extents) for generator in seeds]
     match = match_features(*(encode_views(encoder, one.image) for one in views))
     grid = tuple(side // encoder.stride for side in views[0].image.shape[2:])
-    truth = geometric_matches(*views, encoder.stride)
+    truth = geometric_matches(*views, encoder.stride, looks_at(encoder))
     return match_accuracy(match, truth, tolerance=1, grid=grid)
 
 # %% ../../nbs/9_experiments/91_bench.ipynb #b3720fa5

@@ -7,6 +7,7 @@ __all__ = ['ExportReport', 'export_encoder']
 
 # %% ../../nbs/9_experiments/94_export.ipynb #a41cb770
 import io
+import json
 import pickle
 import re
 import tempfile
@@ -16,26 +17,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ..checks import atomic_write, check_name, IMAGENET_MEAN, IMAGENET_STD
-from ..networks.encoders import TokenEncoder, check_encoder_name, create_encoder, plain_state
-from ..networks.encoding import frozen
-
-# %% ../../nbs/9_experiments/94_export.ipynb #de42689d
-DETECTRON2 = [
-    (r"^(conv1|bn1)\b", r"stem.\1"),
-    *((f"^layer{stage}\\.", f"res{stage + 1}.") for stage in range(1, 5)),
-    (r"\bbn(\d)\b", r"conv\1.norm"), (r"downsample\.0", "shortcut"), (r"downsample\.1", "shortcut.norm")]
-DEEP_STEM = [(r"^conv1\.(\d)\b", r"stem.\1"), (r"^bn1\b", "stem.7")]    # timm's conv1.0 … → mmseg's stem.0 …
-
-def renamed(
-    state:dict, # name → tensor
-    rules # pairs of pattern and replacement
-)->dict:
-    "A state dictionary under other names: every rule applied to every name in turn."
-    def rename(name):
-        for pattern, replacement in rules: name = re.sub(pattern, replacement, name)
-        return name
-    return {rename(name): tensor for name, tensor in state.items()}
+from ..checks import atomic_write, check_name
+from ..networks.encoders import (
+    DEEP_STEM, DETECTRON2, TokenEncoder, check_encoder_name, create_encoder, plain_state, renamed)
+from ..networks.encoding import colours_of, frozen
 
 # %% ../../nbs/9_experiments/94_export.ipynb #4bda9ddc
 RESNET = re.compile(r"resnet(18|34|50|101|152)([cd]?)$")
@@ -62,16 +47,20 @@ def dilations(
     return strides[stride], {32: (1, 1, 1, 1), 16: (1, 1, 1, 2), 8: (1, 1, 2, 4)}[stride]
 
 # %% ../../nbs/9_experiments/94_export.ipynb #a021a95b
+def under(state, rules):
+    "A state dictionary with its names under other rules."
+    return {renamed(name, rules): tensor for name, tensor in state.items()}
+
 def to_timm(encoder, name): return plain_state(encoder)
 
 def to_torchvision(encoder, name): return plain_state(encoder)
 
 def to_mmseg(encoder, name):
-    return renamed(plain_state(encoder), DEEP_STEM if resnet_kind(name, "mmseg")[1] else [])
+    return under(plain_state(encoder), DEEP_STEM if resnet_kind(name, "mmseg")[1] else [])
 
 def to_detectron2(encoder, name):
     resnet_kind(name, "detectron2")
-    state = renamed(plain_state(encoder), DETECTRON2)
+    state = under(plain_state(encoder), DETECTRON2)
     return {key: tensor for key, tensor in state.items() if not key.endswith("num_batches_tracked")}
 
 STATES = {"timm": to_timm, "torchvision": to_torchvision, "mmseg": to_mmseg, "detectron2": to_detectron2}
@@ -90,8 +79,10 @@ def packed(
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     if suffix == ".safetensors":
         from safetensors.torch import save
-        return save(state, {key: str(value) for key, value in about.items()})
-    zoo = {"__author__": "pixcl_nb", "matching_heuristics": True}       # as in detectron2's model zoo
+        return save(state, {key: value if isinstance(value, str) else json.dumps(value)
+                            for key, value in about.items()})
+    # as in detectron2's model zoo, which reads past other keys
+    zoo = {"__author__": "pixcl_nb", "matching_heuristics": True, "pixcl_nb": about}
     if suffix == ".pkl":
         return pickle.dumps({"model": {name: tensor.numpy() for name, tensor in state.items()}, **zoo})
     wrapped = {"mmseg": {"state_dict": state, "meta": about}, "detectron2": {"model": state, **zoo}}
@@ -276,8 +267,8 @@ def export_encoder(
     name:str, # its name there
     to:str, # "timm" | "torchvision" | "mmseg" | "detectron2"
     path, # a file; its ending chooses the format where a tool knows two
-    mean=IMAGENET_MEAN, # of the pixels it was trained with, in 0..1
-    std=IMAGENET_STD # of the same
+    mean=None, # of the pixels it was trained with, in 0..1; None = the encoder's own
+    std=None # of the same
 )->ExportReport:
     "Write a file for another tool. `ValueError`: it has no such network; `RuntimeError`: features differ."
     path, suffixes = Path(path), SUFFIXES[check_name("to", to, STATES)]
@@ -286,6 +277,8 @@ def export_encoder(
                          "encoder.safetensors, for create_encoder and load_checkpoint")
     if path.suffix not in suffixes:
         raise ValueError(f"out: a file for {to} ends in {' or '.join(suffixes)}, got {path.name!r}")
+    own = colours_of(encoder)
+    mean, std = mean or own[0], std or own[1]
     state = STATES[to](encoder, check_encoder_name(name))
     about = {"made_by": "pixcl_nb", "network": name, "order": "RGB", "mean": list(mean), "std": list(std)}
     content = packed(state, to, path.suffix, about)

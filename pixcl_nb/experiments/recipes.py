@@ -403,32 +403,35 @@ def recipe_bill(
 
 # %% ../../nbs/9_experiments/93_recipes.ipynb #3fc6cdd0
 class NoiseData(torch.utils.data.Dataset):
-    "Pictures of noise with masks of squares, for dry runs."
+    "Pictures of noise with masks of squares, as many as ImageNet has (a few, over and over), for dry runs."
     extents, num_classes, class_names = None, 8, [f"class {number}" for number in range(8)]
     def __init__(self,
         config:RunConfig, # says how large
-        count:int # of pictures
+        count:int # of different pictures
     ): self.images, self.masks = random_batch(config, count)
-    def __len__(self): return len(self.images)
-    def __getitem__(self, index): return self.images[index], self.masks[index]
-    def mask(self, index): return self.masks[index]
+    def __len__(self): return 1_281_167
+    def __getitem__(self, index): return self.images[index % len(self.images)], self.mask(index)
+    def mask(self, index): return self.masks[index % len(self.masks)]
 
 # %% ../../nbs/9_experiments/93_recipes.ipynb #253aac68
 def dry_run(
     config:RunConfig, # as the recipe has it
     batch:int=None, # images a step; None = the recipe's own on a GPU, 4 on a CPU
-    steps:int=2, # how many
+    steps:int=2, # how many of the recipe's
     out=None # folder for the run, None = none
 ):
-    """A few steps at full size. Returns the History; raises what the run would raise, and `RuntimeError` if
-    no weight moved."""
+    """The first steps at full size. Returns the History; raises what the run would raise, and `RuntimeError`
+    if no weight moved."""
     device = choose_device(config.train.device)
     batch = batch or (config.train.batch_size if device.type == "cuda" else 4)
-    short = replace(config.train, steps=steps, batch_size=batch, workers=0, log_every=1)
-    config = replace(few_images(config, batch), start=None, epochs=None, train=short)
+    train = replace(config.train, batch_size=batch, workers=0, log_every=1)
+    config = replace(few_images(config, batch), start=None, train=train)
+    data = NoiseData(config, batch * steps)
+    config = with_steps(config, len(data), 1)
     method = build_method(config)
     before = [weight.detach().clone() for weight in method.encoder.parameters()]
-    history = pretrain(method, NoiseData(config, batch * steps), config.train, run_dir=out)
+    stop = lambda step, *_: "stop" if step + 1 == steps else None
+    history = pretrain(method, data, config.train, run_dir=out, on_step=stop)
     if all(torch.equal(old, new.cpu()) for old, new in zip(before, method.encoder.parameters())):
         raise RuntimeError("dry run: no weight of the encoder moved")
     return history

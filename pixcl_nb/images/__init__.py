@@ -8,6 +8,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "inspection": ['contact_sheet', 'inspect_data', 'save_contact_sheet'],
     "pairs": ['CorrespondencePair', 'load_keypoint_pairs', 'load_pairs', 'load_photos', 'stereo_pair'],
     "scenes": ['SAMPLES', 'SAMPLE_SPLITS', 'SAMPLE_VERSION', 'World', 'sample_pair', 'sample_scene', 'write_samples'],
-    "views": ['View', 'ViewConfig', 'random_view'],
+    "views": ['AUGMENTATIONS', 'View', 'ViewConfig', 'random_view', 'solarize'],
     "worlds": ['WORLDS', 'WORLD_SPLITS', 'world_card', 'world_folder'],
 })

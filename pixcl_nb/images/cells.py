@@ -49,10 +49,11 @@ def grid_size(
 def cell_to_pixel(
     index, # (…) integer, row-major cell indices; −1 for "no cell"
     grid, # (rows, columns) of the map
-    stride # pixels per cell, one number or (vertical, horizontal)
+    stride, # pixels per cell, one number or (vertical, horizontal)
+    offset=(0., 0.) # (x, y) pixels added: an encoder's `.offset` gives the places its cells look at
 ):
-    """Centres (…, 2) of cells in image pixels, (x, y): ((column+½)·stride, (row+½)·stride); NaN for −1.
-    Float32. `ValueError` for an index outside −1 … rows·columns−1."""
+    """Centres (…, 2) of cells in image pixels, (x, y): ((column+½)·stride, (row+½)·stride) + offset; NaN for
+    −1. Float32. `ValueError` for an index outside −1 … rows·columns−1."""
     check_tensor("index", index, dtype="integer")
     (rows, columns), (down, across) = grid_pair(grid), stride_pair(stride)
     if index.min() < -1 or index.max() >= rows * columns:
@@ -60,30 +61,47 @@ def cell_to_pixel(
             f"index: must lie in -1 ... {rows * columns - 1} for a grid of {rows}x{columns}, got"
             f" {int(index.min())} ... {int(index.max())}")
     row, column = index.div(columns, rounding_mode="floor"), index.remainder(columns)
-    centre = torch.stack([(column + .5) * across, (row + .5) * down], -1)
+    centre = torch.stack([(column + .5) * across + offset[0], (row + .5) * down + offset[1]], -1)
     return centre.masked_fill((index < 0)[..., None], float("nan"))
 
 # %% ../../nbs/1_images/14_cells.ipynb #2b741fb1
+def check_points(
+    points # (…, 2) float
+):
+    "`ValueError` unless the last axis holds (x, y)."
+    check_tensor("points", points, dtype="float")
+    if points.shape[-1:] != (2,):
+        raise ValueError(f"points: the last axis must hold (x, y), got shape {tuple(points.shape)}")
+
+def within(
+    points, # (…, 2) float, (x, y)
+    size # (height, width), pixels
+):
+    "Which points (…) lie inside a rectangle that begins at (0, 0)."
+    x, y = points.unbind(-1)
+    return (x >= 0) & (y >= 0) & (x < size[1]) & (y < size[0])
+
+# %% ../../nbs/1_images/14_cells.ipynb #db0c3c39
 def pixel_to_cell(
     points, # (…, 2) float, (x, y) in image pixels
     grid, # (rows, columns) of the map
     stride, # pixels per cell, one number or (vertical, horizontal)
     outside="none", # a point in no cell: "none" gives −1, "nearest" the nearest border cell, "error" raises
-    size=None # (height, width) of the image; points beyond it are outside, even inside the last cell
+    size=None, # (height, width) of the image; points beyond it are outside, even inside the last cell
+    offset=(0., 0.) # (x, y) pixels from the cells' centres to where they look: an encoder's `.offset`
 ):
-    """Row-major index (…) of the cell that holds each point: cell (r, c) holds c·stride ≤ x <
+    """Row-major index (…) of the cell that holds each point: cell (r, c) holds c·stride ≤ x − offset <
     (c+1)·stride, and so for y. NaN gives −1 always."""
-    check_tensor("points", points, dtype="float"), check_name(
-        "outside", outside, ["none", "nearest", "error"])
-    if points.shape[-1:] != (2,):
-        raise ValueError(f"points: the last axis must hold (x, y), got shape {tuple(points.shape)}")
+    check_points(points)
+    check_name("outside", outside, ["none", "nearest", "error"])
     (rows, columns), (down, across) = grid_pair(grid), stride_pair(stride)
-    height, width = (rows * down, columns * across) if size is None else grid_pair(size)
-    x, y = points.unbind(-1)
-    inside = (x >= 0) & (y >= 0) & (x < min(width, columns * across)) & (y < min(height, rows * down))
+    if size is not None: points = points.masked_fill(~within(points, size)[..., None], float("nan"))
+    x, y = (points - points.new_tensor(offset)).unbind(-1)
+    inside = within(torch.stack([x, y], -1), (rows * down, columns * across))
     if outside == "error" and not inside.all():
         raise ValueError(
-            f"points: {int((~inside).sum())} of {inside.numel()} lie outside the {width}x{height} image;"
+            f"points: {int((~inside).sum())} of {inside.numel()} lie outside the image and its"
+            f" {rows}x{columns} cells;"
             " leave them out or pass outside='none'")
     kept = ~points.isnan().any(-1) if outside == "nearest" else inside
     column = (x.nan_to_num() / across).floor().clamp(0, columns - 1).long()
@@ -119,15 +137,22 @@ def pad_to_stride(
 def cell_labels(
     masks, # (B, H, W) int64
     num_classes:int, # C
-    stride:int # pixels per cell
+    stride:int, # pixels of the image per cell
+    size=None # (height, width) of the image, where the masks are finer or coarser than it; None = H, W
 ):
-    """(B, C, ⌈H/s⌉, ⌈W/s⌉): share of a cell's s² pixels that carries each class; ignored pixels and those
+    """(B, C, ⌈h/s⌉, ⌈w/s⌉): share of a cell's pixels that carries each class; ignored pixels and those
     outside the image carry none."""
     labelled = masks != IGNORE
     hot = (
         F.one_hot(masks.masked_fill(~labelled, 0), num_classes).permute(0, 3, 1, 2).float()
         * labelled[:, None])
-    return F.avg_pool2d(pad_to_stride(hot, stride), stride)
+    if size is None or tuple(size) == tuple(masks.shape[1:]):
+        return F.avg_pool2d(pad_to_stride(hot, stride), stride)
+    grid = grid_size(size, stride)
+    whole = [round(pixels * cells * stride / side)
+             for pixels, cells, side in zip(masks.shape[1:], grid, size)]
+    missing = [max(0, all_of - pixels) for all_of, pixels in zip(whole, masks.shape[1:])]
+    return F.adaptive_avg_pool2d(F.pad(hot, (0, missing[1], 0, missing[0])), grid)
 
 # %% ../../nbs/1_images/14_cells.ipynb #a4af6e12
 def aligned_index(

@@ -43,6 +43,7 @@ class CopyPasteConfig:
     aspect: tuple = (.8, 1.25) # height / width of the block
     position: str = "released" # whole block inside | "anywhere": may hang over, every cell equally likely
     shape: str = "rectangle" # "rectangle" | "object": the mask of one labelled object (needs masks)
+    background: tuple = (0,) # labels that are no objects (VOC's 0; `data.background`); () = each label is one
     backgrounds: str = "shuffled batch" # other images of the batch | "second draw": given as `backgrounds`
     background_views: str = "fresh" # views of their own (4 passes) | "reused": foreground views (2 passes)
     stride: int = 16 # every mask holds at least one cell of this stride
@@ -68,6 +69,9 @@ def check_config(
     check_name("shape", config.shape, SHAPES)
     check_name("backgrounds", config.backgrounds, BACKGROUNDS)
     check_name("background_views", config.background_views, BACKGROUND_VIEWS)
+    if not all(isinstance(label, int) for label in config.background):
+        raise ValueError(
+            f"background: expected whole numbers, labels that are no objects; got {config.background!r}")
     check_interval("area", config.block_area, above=0, high=1)
     check_interval("aspect", config.aspect, above=0)
     if not isinstance(config.stride, int):
@@ -189,10 +193,13 @@ def check_backgrounds(
 # %% ../../nbs/1_images/15_compositor.ipynb #f5fa8e87
 def object_map(
     masks, # (B, H, W) integer labels
-    ignore_index:int=255 # label of pixels that belong to nothing
+    ignore_index:int=255, # label of pixels that belong to nothing
+    background=() # labels that are no objects
 ):
-    "(B, H, W) int64: connected pixels of one class share a number above 0; ignored pixels are 0. On the CPU."
+    """(B, H, W) int64: connected pixels of one class share a number above 0; ignored pixels and background
+    are 0. On the CPU."""
     from skimage.measure import label
+    for number in background: masks = masks.masked_fill(masks == number, ignore_index)
     return torch.stack([
         torch.from_numpy(label(mask.cpu().numpy(), background=ignore_index, connectivity=1)).long()
         for mask in masks
@@ -214,15 +221,16 @@ def visible_objects(
 # %% ../../nbs/1_images/15_compositor.ipynb #de2c8689
 def check_objects(
     usable, # (B, count) bool: objects that can be pasted
-    stride:int # pixels per cell, for the message
+    config:CopyPasteConfig # stride and background, for the message
 ):
     "`ValueError` naming the images that have no object to paste."
     bad = (~usable.any(1)).nonzero()[:, 0].tolist()
+    none = f" (labels {list(config.background)} are background, see background=)" if config.background else ""
     if bad:
         raise ValueError(
             f"masks: images {bad[:8]} of the batch have no labelled object of at least one cell of stride "
-            f"{stride} (and less than the whole view); leave those images out, lower stride, or use "
-            "shape='rectangle'")
+            f"{config.stride} and less than the whole view{none}; leave those images out, lower stride, or "
+            "use shape='rectangle'")
 
 # %% ../../nbs/1_images/15_compositor.ipynb #36069c13
 def whole_image(
@@ -258,14 +266,14 @@ def object_masks(
     """One labelled object an image as seen in both views: two (B, h, w) bool masks and the two
     ViewParameters.
     A view without a usable object is widened to the whole image."""
-    objects = object_map(masks)
+    objects = object_map(masks, background=config.background)
     count = int(objects.max()) + 1
     maps, usable = usable_objects(objects, count, pair, config)
     missing = ~usable.any(1)
     if missing.any():
         pair = [whole_image(parameters, missing, extents) for parameters in pair]
         maps, usable = usable_objects(objects, count, pair, config)
-    check_objects(usable, config.stride)
+    check_objects(usable, config)
     chosen = (random_numbers(len(masks), count, generator).to(usable.device) * usable).argmax(1)
     return [view == chosen[:, None, None] for view in maps], pair
 

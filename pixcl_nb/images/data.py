@@ -152,6 +152,10 @@ class SegmentationItems(SegmentationFiles):
         mask = read_mask(self.labels[index], self.lookup)
         return (mask if self.size is None else fit_mask(mask, self.size)).long()
 
+    def own_mask(self, index):
+        "The mask of one item at its file's own size, int64 (H, W), whatever `size` the images are brought to."
+        return read_mask(self.labels[index], self.lookup).long()
+
 # %% ../../nbs/1_images/11_data.ipynb #1000bf54
 class SegmentationFacts(SegmentationItems):
     "Items whose sizes and classes are known."
@@ -342,12 +346,18 @@ class FolderFiles:
     def line(self, source, number, line, hint=True):
         "((name, image, label) or None, faults) of a line of a list."
         left, right = columns(line, self.images, self.labels)
+        if left == right and not self.labels.candidates(right):     # the label under the image's own name
+            named = [name for name in self.images.candidates(left) if self.labels.candidates(name)]
+            right = named[0] if len(named) == 1 else right
         said = [self.images.fault(left, source, number, hint), self.labels.fault(right, source, number, hint)]
         if any(said): return None, [words for words in said if words]
         (image,), (label,) = self.images.candidates(left), self.labels.candidates(right)
         name = line if line in (image, without_ending(image)) else without_ending(image)
         return (name, self.images.files[image], self.labels.files[label]), []
 
+# %% ../../nbs/1_images/11_data.ipynb #198417c1
+class FolderLists(FolderFiles):
+    "The lists of a data set, read."
     def read(self, split):
         "(complete items, faults) of a list."
         items, faults, source = [], [], list_file(self.root, split)
@@ -366,7 +376,9 @@ class Classes:
     palette: list = None       # [red, green, blue] of each, None = generated
     background: tuple = None   # class numbers, None = not declared
     assumed: bool = True       # 255 is ignored because nothing was said of it
+    notes: tuple = ()          # what is odd about it
 
+# %% ../../nbs/1_images/11_data.ipynb #6bff9b12
 FIELDS = ["names", "ids", "ignore", "background", "palette"]
 REMARKS = ["version", "seed", "about", "comment"]                # allowed, and not looked at
 
@@ -480,6 +492,10 @@ def check_background(
     return tuple(class_number("background", one, names) for one in many)
 
 # %% ../../nbs/1_images/11_data.ipynb #68822614
+FIRST_IGNORED = (
+    "id 0 is ignored, so the first class, {!r}, has no pixel; if the ids begin at 1 every name is shifted by"
+    ' one: write "ids": [1, 2, …] into classes.json')
+
 def as_classes(
     about # from JSON: a list of names, or an object
 )->Classes:
@@ -494,9 +510,10 @@ def as_classes(
     table = id_lookup(len(names), check_ignore(about.get("ignore"), ids), ids)
     if ids is None and len(names) == 2 and table[255] == -1: table[255] = BINARY
     assumed = about.get("ignore") is None and 255 not in (ids or ())
+    odd = [FIRST_IGNORED.format(names[0])] if ids is None and table[0] == 255 else []
     return Classes(
         names, table, check_palette(about.get("palette"), names),
-        check_background(about.get("background"), names), assumed)
+        check_background(about.get("background"), names), assumed, odd)
 
 # %% ../../nbs/1_images/11_data.ipynb #3fd2428f
 def no_key_twice(
@@ -581,7 +598,7 @@ def listed_data(
     classes=None # `Classes`, None = of classes.json, else counted
 ):
     "The data set of images/, labels/ and {split}.txt. `DataFaults` with all faults of the list."
-    files, notes = FolderFiles(root), []
+    files, notes = FolderLists(root), []
     items, faults = files.read(split)
     if classes is None and (root/"classes.json").exists(): classes = read_classes(root/"classes.json")
     elif classes is None: classes, notes = counted_classes(list(files.labels.files.values()))
@@ -592,7 +609,8 @@ def listed_data(
         images, labels, names, classes.names, classes.palette, classes.table, size, f"{title} {split}",
         classes.background)
     odd = classes.assumed and len(classes.names) > 1 and only_0_and_255(labels)
-    data.notes = notes + [ONLY_255] * odd + repeated_note(images, names) + folder_notes(files, True)
+    odd = [*notes, *classes.notes] + [ONLY_255] * odd
+    data.notes = odd + repeated_note(images, names) + folder_notes(files, True)
     data.left_out, data.assumed = folder_notes(files, False), classes.assumed
     if faults: raise DataFaults(faults, data)
     return data
@@ -736,6 +754,8 @@ class UnlabelledData(SegmentationData):
 
     def mask(self, index):
         return torch.full(self.size or native_size(self.images[index]), 255, dtype=torch.long)
+
+    def own_mask(self, index): return torch.full(native_size(self.images[index]), 255, dtype=torch.long)
 
     def subset(self, indices):
         indices = [range(len(self))[int(index)] for index in indices]
@@ -883,13 +903,20 @@ def check_labelled(
         " and the ignored ones")
 
 # %% ../../nbs/1_images/11_data.ipynb #7e59abe0
+def picture_files(
+    data # any data set
+):
+    "The files of its pictures, in order; None where they lie in no files."
+    paths = getattr(data, "images", None)
+    whole = isinstance(paths, (list, tuple)) and len(paths) == len(data)
+    return list(paths) if whole and all(isinstance(path, (str, Path)) for path in paths) else None
+
 def picture_digests(
     data # any data set
 )->list:
     "16 characters for the pixels of every picture, at native size where it is known, without padding."
-    paths = getattr(data, "images", None)
-    if isinstance(paths, (list, tuple)) and len(paths) == len(data):
-        return [short_digest(item_digest(read_image(path))) for path in paths]
+    paths = picture_files(data)
+    if paths is not None: return [short_digest(item_digest(read_image(path))) for path in paths]
     images, extents = [data[index][0] for index in range(len(data))], getattr(data, "extents", None)
     if extents is not None:
         images = [image[:, :height, :width] for image, (height, width) in zip(images, extents.tolist())]

@@ -54,7 +54,7 @@ def other_lists(
 def one_colour(
     path # a picture
 )->bool:
-    "Is every pixel the same? Black frames are equal without being the same picture. False where it cannot be read."
+    "Is every pixel the same? Black frames are equal without being the same picture."
     try: image = read_image(path)
     except (ValueError, OSError): return False
     return bool((image == image[:, :1, :1]).all())

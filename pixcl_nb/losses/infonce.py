@@ -8,23 +8,24 @@ __all__ = ['info_nce']
 # %% ../../nbs/4_losses/41_infonce.ipynb #fe7ec85f
 import torch
 
-from ..checks import check_range, check_tensor
+from ..checks import check_tensor
 
 # %% ../../nbs/4_losses/41_infonce.ipynb #1a1d7ac1
 def info_nce(
     query, # (N, D) rows, used as given
     positive, # (N, D) one positive for each query
     negatives, # (K, D) shared by all queries
-    temperature:float=.2 # τ, above 0
+    temperature=.2 # τ, above 0: a number, or a scalar tensor that may be learned
 ):
-    """Mean over rows of −log(e^s⁺ / (e^s⁺ + Σ_k e^s_k)), s = q·k/τ; gradients to all three.
+    """Mean over rows of −log(e^s⁺ / (e^s⁺ + Σ_k e^s_k)), s = q·k/τ; gradients to all that want one.
     `ValueError` on bad shape, dtype, NaN or emptiness."""
-    from pixcl_nb.losses.streaming import log_sum_exp_loss, wide      # explained two notebooks on
+    from pixcl_nb.losses.streaming import check_temperature, log_sum_exp_loss, refuse_transforms, wide
+    refuse_transforms()                             # explained two notebooks on, as the others
     sizes = {}
     check_tensor("query", query, "N D", "float", finite=True, sizes=sizes)
     check_tensor("positive", positive, "N D", "float", finite=True, sizes=sizes)
     check_tensor("negatives", negatives, "K D", "float", finite=True, sizes=sizes)
-    check_range("temperature", temperature, above=0)
+    temperature = check_temperature(temperature)
     query, positive, negatives = wide(query, positive, negatives)
     s_positive = (query * positive).sum(1) / temperature
     weights = torch.full_like(s_positive, 1 / len(query)).detach()

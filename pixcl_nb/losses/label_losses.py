@@ -6,6 +6,7 @@
 __all__ = ['pixel_contrast']
 
 # %% ../../nbs/4_losses/44_label_losses.ipynb #7d470f67
+import numbers
 from functools import partial
 from typing import NamedTuple
 
@@ -13,7 +14,8 @@ import torch
 
 from ..checks import check_name, check_range, check_tensor, full_precision
 from .streaming import (
-    ClassTail, contrast_per_pair, contrast_shared, log_sum_exp_loss, PairTiles, sort_by, streamed, wide)
+    check_temperature, ClassTail, contrast_per_pair, contrast_shared, log_sum_exp_loss, PairTiles,
+    refuse_transforms, sort_by, streamed, wide, zero_of)
 
 # %% ../../nbs/4_losses/44_label_losses.ipynb #5940fc98
 class Form(NamedTuple):
@@ -67,18 +69,18 @@ def chosen_form(
     return Form(*scopes, self_pairs or default.self_pairs, reduction or default.reduction)
 
 # %% ../../nbs/4_losses/44_label_losses.ipynb #edccd273
-def row_weights(
+def mean_over(
     counts, # (n,) positives of each row
     groups, # (n,) the image (or pair of images) of each row, 0 … total − 1
     total:int, # how many there are, the fully ignored ones too
     reduction:str # one of REDUCTIONS
 ):
-    "(n,) what each row's term counts. Rows without a positive count nothing."
+    "What each row's term counts in a mean, (n,), 0 without a positive; and how many values the mean is over."
     valid = (counts > 0).to(torch.float64)
-    if reduction == "rows": return valid / valid.sum().clamp(min=1)
+    if reduction == "rows": return valid / valid.sum().clamp(min=1), valid.sum()
     rows_of = torch.zeros(total, dtype=torch.float64, device=counts.device).index_add_(0, groups, valid)
-    images = total if reduction == "released" else (rows_of > 0).sum().clamp(min=1)
-    return valid / rows_of.clamp(min=1)[groups] / images
+    found = valid.new_tensor(total) if reduction == "released" else (rows_of > 0).sum()
+    return valid / rows_of.clamp(min=1)[groups] / found.clamp(min=1), found
 
 # %% ../../nbs/4_losses/44_label_losses.ipynb #c59949ba
 def kept_rows(
@@ -139,7 +141,7 @@ class Bag(NamedTuple):
 class Settings(NamedTuple):
     "What a loss needs besides its rows."
     form: Form
-    temperature: float    # τ
+    temperature: object   # τ: a number, or a scalar tensor that is learned
     ignore_index: int     # label of pixels that leave
     chunk: int            # side of a tile; None chooses
 
@@ -149,24 +151,22 @@ def bag_loss(
     per_pair:bool, # a denominator for every pair (released) or for every row (supcon)
     settings:Settings # form and temperature
 ):
-    "A loss in which every row is an anchor and every pair counts both ways."
-    form, temperature = settings.form, settings.temperature
-    across = form.positives == "other image"
+    """A loss in which every row is an anchor and every pair counts both ways, and how many values it is a
+    mean over."""
+    form, across = settings.form, settings.form.positives == "other image"
     self_pairs = form.self_pairs == "include" and not across
     groups = positive_groups(bag.labels, bag.images, bag.bags, form.positives)
     counts = count_positives(groups, self_pairs, form.positives)
-    w = row_weights(counts, bag.groups, bag.total, form.reduction).to(bag.rows.dtype)
+    w, found = mean_over(counts, bag.groups, bag.total, form.reduction)
+    w, loss = w.to(bag.rows.dtype), partial(streamed, bag.rows, temperature=settings.temperature)
     tiles = partial(PairTiles, bag.labels, bag.images, bag.bags, tile=settings.chunk)
-    positives = lambda: tiles(pairs="same", scope=form.positives)
-    negatives = lambda: tiles(pairs="different", scope=form.negatives)
+    positives, negatives = partial(tiles, "same", form.positives), partial(tiles, "different", form.negatives)
     if per_pair:
-        a = w / counts.clamp(min=1)
-        return streamed(bag.rows, lambda F, want: contrast_per_pair(
-            F, positives(), negatives(), a, self_pairs, temperature, want))
+        return loss(contrast_per_pair, positives(), negatives(), w / counts.clamp(min=1), self_pairs), found
     one = form.positives == form.negatives
-    relations = [tiles(pairs="all", scope=form.positives)] if one else [positives(), negatives()]
-    return streamed(bag.rows, lambda F, want: contrast_shared(
-        F, relations, groups, w, counts, self_pairs, not self_pairs and not across, temperature, want))
+    relations = [tiles("all", form.positives)] if one else [positives(), negatives()]
+    how = relations, groups, w, counts, self_pairs, not self_pairs and not across
+    return loss(contrast_shared, *how), found
 
 # %% ../../nbs/4_losses/44_label_losses.ipynb #1d8a9572
 def released_loss(
@@ -174,13 +174,14 @@ def released_loss(
     cross:bool, # image b and its partner are one bag of 2N anchors; else each view of each image is one
     settings:Settings # what the caller chose
 ):
-    "The losses that Zhao et al. released."
+    "The losses that Zhao et al. released, and how many values they are a mean over."
     features, labels = views[0] if len(views) == 1 else [torch.cat(parts) for parts in zip(*views)]
     images = torch.arange(len(features), device=labels.device)
     rows, y, g = kept_rows(features, labels, images, settings.ignore_index)
     pairs = len(features) // 2
     bags, total, scale = (g % pairs, pairs, 1) if cross else (g, len(features), len(views))
-    return scale * bag_loss(Bag(rows, y, g, bags, bags, total), True, settings)
+    loss, found = bag_loss(Bag(rows, y, g, bags, bags, total), True, settings)
+    return scale * loss, found
 
 # %% ../../nbs/4_losses/44_label_losses.ipynb #5d53072f
 def supcon_images(
@@ -206,7 +207,7 @@ def supcon_loss(
     image_ids, # None, or which image each item is
     settings:Settings # what the caller chose
 ):
-    "All rows are one bag; the other features' rows are appended."
+    "All rows are one bag; the other features' rows are appended. And how many values it is a mean over."
     images = supcon_images(image_ids, views[0][0], views[1][0] if len(views) == 2 else None)
     kept = [kept_rows(*view, of, settings.ignore_index) for view, of in zip(views, images)]
     rows, y, g = kept[0] if len(kept) == 1 else [torch.cat(values) for values in zip(*kept)]
@@ -247,7 +248,7 @@ def paper_loss(
     settings:Settings # what the caller chose
 ):
     """Equations within and cross as printed: anchors in I, contrast in Î; of Ĵ (second view) only the
-    positives, also in the denominator."""
+    positives, also in the denominator. And how many values it is a mean over."""
     (features, labels), *others = views
     images = torch.arange(len(features), device=labels.device)
     rows, y, g = kept_rows(features, labels, images, settings.ignore_index)
@@ -256,7 +257,8 @@ def paper_loss(
     ids, n = group_ids(torch.cat([g, g_c]), torch.cat([y, y_c]))
     ids, ids_c = ids[:len(y)], ids[len(y):]
     counts = torch.bincount(ids_c, minlength=n)[ids]
-    w = row_weights(counts, g, len(features), settings.form.reduction).to(rows.dtype)
+    w, found = mean_over(counts, g, len(features), settings.form.reduction)
+    w = w.to(rows.dtype)
     loss = -class_dot(rows, w / counts.clamp(min=1), ids, columns, ids_c, n) / settings.temperature
     anchors = (counts > 0).nonzero().flatten()
     anchors = anchors[sort_by(g[anchors], y[anchors])]
@@ -265,7 +267,7 @@ def paper_loss(
         seen, tail = rivals_of_image(image, kept, y[mine])
         loss = loss + log_sum_exp_loss(
             rows[mine], seen, w[mine], settings.temperature, tail=tail, chunk=settings.chunk)
-    return loss
+    return loss, found
 
 # %% ../../nbs/4_losses/44_label_losses.ipynb #5d596f82
 def check_views(
@@ -281,6 +283,26 @@ def check_views(
                      remedy="labels are class ids, one a pixel")
         if form.startswith("paper"): sizes.pop("N", None)     # another view may have another number of pixels
         if form == "supcon": sizes = {"D": sizes["D"]}
+
+# %% ../../nbs/4_losses/44_label_losses.ipynb #1f8f06b3
+def labels_as_meant(
+    name:str, # the argument's name, for the message
+    labels, # integer, any shape
+    ignore_index:int # label of pixels that leave
+):
+    "The labels as int64. `ValueError` on a negative one that is not `ignore_index`."
+    if isinstance(ignore_index, bool) or not isinstance(ignore_index, numbers.Integral):
+        raise TypeError(f"ignore_index: expected an integer, got {ignore_index!r}")
+    if ignore_index < torch.iinfo(labels.dtype).min:
+        raise ValueError(f"ignore_index: {ignore_index} cannot occur in {name} of type {labels.dtype}; "
+                         "convert them to int64 and mark ignored pixels with it")
+    labels = labels.long()
+    wrong = (labels < 0) & (labels != ignore_index)
+    if wrong.any():
+        found = int(labels[wrong][0])
+        raise ValueError(f"{name}: hold {found}, no class id; ignored pixels are {ignore_index} here, "
+                         f"pass ignore_index={found} if that is what marks them")
+    return labels
 
 # %% ../../nbs/4_losses/44_label_losses.ipynb #67f2ca8a
 def other_views(
@@ -315,22 +337,50 @@ def loss_of_views(
     image_ids, # for supcon
     settings:Settings # what the caller chose
 ):
-    "The loss of views that have been checked; 0 with a gradient of 0 where every pixel is ignored."
-    if not any((labels != settings.ignore_index).any() for _, labels in views):
-        return sum((features * 0).sum() for features, _ in views)
+    """The loss of views that have been checked, and how many values it is a mean over; 0 with a gradient of 0
+    where every pixel is ignored."""
+    features, labels = zip(*views)
+    if not any((ids != settings.ignore_index).any() for ids in labels):
+        found = images_in(form, features, image_ids, settings)
+        return zero_of(*features, settings.temperature), torch.tensor(found, device=labels[0].device)
+    views = list(zip(wide(*features), labels))
     if form.startswith("paper"): return paper_loss(views, settings)
     if form.startswith("released"): return released_loss(views, form == "released_cross", settings)
     return supcon_loss(views, image_ids, settings)
 
+
+def images_in(form, features, image_ids, settings):
+    "How many values the mean of ignored pixels only is over: all images in the released mean, else none."
+    if settings.form.reduction != "released": return 0
+    if form == "supcon":
+        return len(torch.unique(torch.cat(supcon_images(image_ids, *(features + (None,))[:2]))))
+    return len(features[0]) * (len(features) if form == "released_within" else 1)
+
 # %% ../../nbs/4_losses/44_label_losses.ipynb #d30e74ef
+def contrast_and_count(
+    features, labels, other_features=None, other_labels=None, *, form, temperature=.07, ignore_index=255,
+    image_ids=None, scope=None, self_pairs=None, reduction=None, chunk=None # all as for `pixel_contrast`
+):
+    """`pixel_contrast`, and the number of values it is a mean over (rows, images): what the mean weighs
+    beside those of other shares of a batch."""
+    refuse_transforms()
+    chosen, temperature = chosen_form(form, scope, self_pairs, reduction), check_temperature(temperature)
+    views = [(features, labels)] + other_views(form, labels, other_features, other_labels, image_ids)
+    if chunk is not None: check_range("chunk", chunk, 1)
+    check_views(form, views)
+    names = ["labels"] + ["other_labels"] * 2
+    views = [(f, labels_as_meant(name, y, ignore_index)) for name, (f, y) in zip(names, views)]
+    return loss_of_views(form, views, image_ids, Settings(chosen, temperature, ignore_index, chunk))
+
+# %% ../../nbs/4_losses/44_label_losses.ipynb #06432fb1
 def pixel_contrast(
     features, # (B, N, D) rows, used as given
-    labels, # (B, N) integer classes
+    labels, # (B, N) integer classes, 0 and above
     other_features=None, # the distorted view; for cross that of the paired images; paper_cross: a pair
     other_labels=None, # their labels; None = `labels`, where the geometry is shared (within, supcon)
     *,
     form:str, # released_within | released_cross | paper_within | paper_cross | supcon
-    temperature:float=.07, # τ
+    temperature=.07, # τ: a number, or a scalar tensor that may be learned
     ignore_index:int=255, # label of pixels that leave
     image_ids=None, # supcon: (B,) which image each item is; None = each its own
     scope=None, # any | same image | other image, or (positives, negatives)
@@ -340,9 +390,7 @@ def pixel_contrast(
 ):
     """Zhao et al.'s losses (printed and released) and SupCon, exact, in memory linear in the pixels.
     None = as the form says. `ValueError` names a bad argument."""
-    chosen = chosen_form(form, scope, self_pairs, reduction)
-    views = [(features, labels)] + other_views(form, labels, other_features, other_labels, image_ids)
-    check_range("temperature", temperature, above=0)
-    if chunk is not None: check_range("chunk", chunk, 1)
-    check_views(form, views)
-    return loss_of_views(form, views, image_ids, Settings(chosen, temperature, ignore_index, chunk))
+    return contrast_and_count(
+        features, labels, other_features, other_labels, form=form, temperature=temperature,
+        ignore_index=ignore_index, image_ids=image_ids, scope=scope, self_pairs=self_pairs,
+        reduction=reduction, chunk=chunk)[0]

@@ -7,12 +7,12 @@ __all__ = ['BACKENDS', 'BACKEND', 'use_backend', 'log_sum_exp_loss']
 
 # %% ../../nbs/4_losses/43_streaming.ipynb #e77a4f51
 import math
+import numbers
 from contextlib import contextmanager
 
 import torch
-from torch.autograd.function import once_differentiable
 
-from ..checks import check_name, full_precision
+from ..checks import check_name, check_range, full_precision
 
 # %% ../../nbs/4_losses/43_streaming.ipynb #9c5bcfe7
 def wide(
@@ -23,6 +23,13 @@ def wide(
     dtype = (
         torch.float64 if any(t is not None and t.dtype == torch.float64 for t in tensors) else torch.float32)
     return [None if t is None else t.to(dtype) for t in tensors]
+
+# %% ../../nbs/4_losses/43_streaming.ipynb #754c8c07
+def zero_of(
+    *tensors # any; what is no tensor is passed over
+):
+    "0, with a gradient of 0 to every tensor."
+    return sum((tensor * 0).sum() for tensor in tensors if torch.is_tensor(tensor))
 
 # %% ../../nbs/4_losses/43_streaming.ipynb #b8993917
 # e^s = 2^(s·BITS): logits are kept in bits where that helps, because exp2() is several times faster than
@@ -38,9 +45,14 @@ def logit_bound(
     temperature:float # divides the logits
 ):
     """An upper bound of every |logit|, by Cauchy-Schwarz: the longest row times the longest column, over
-    the temperature."""
+    the temperature. `ValueError` if the dtype cannot hold it."""
     longest = lambda x: float(torch.linalg.vector_norm(x, dim=1).max()) if len(x) else 0.
-    return longest(rows) * longest(columns) / temperature
+    bound = longest(rows) * longest(columns) / temperature
+    if not bound <= torch.finfo(rows.dtype).max:
+        raise ValueError(
+            f"temperature: rows of this length over {temperature:g} give logits up to {bound:.1e}, more than"
+            f" {rows.dtype} holds; raise the temperature or normalise the rows")
+    return bound
 
 # %% ../../nbs/4_losses/43_streaming.ipynb #4356557d
 def panel_height(
@@ -53,11 +65,11 @@ def panel_height(
     return int(chunk) if chunk else max(64, min(2048, budget // max(1, width) // 64 * 64))
 
 # %% ../../nbs/4_losses/43_streaming.ipynb #778339db
-BACKENDS, BACKEND = ["auto", "torch", "triton"], {"name": "auto"}
+BACKENDS, BACKEND = ["auto", "torch", "triton", "matrix"], {"name": "auto"}
 
 @contextmanager
 def use_backend(
-    name:str # "auto" (the torch path, until the kernels have been measured) | "torch" | "triton"
+    name:str # "auto" (today "torch") | "torch" | "triton" | "matrix" (slow; can be differentiated again)
 ):
     "Inside, the losses take this path. `ValueError` on an unknown name."
     before, BACKEND["name"] = BACKEND["name"], check_name("backend", name, BACKENDS)
@@ -83,6 +95,48 @@ def fused(
             f"backend: 'triton' takes float32 rows of at most {kernels.LONGEST_ROW} channels, got"
             f" {rows.dtype} with {rows.shape[1]}; use backend 'torch'")
     return kernels
+
+# %% ../../nbs/4_losses/43_streaming.ipynb #c0ee1f6b
+def check_temperature(
+    temperature, # τ: a number, or a tensor with one float element
+    name:str="temperature" # the argument's name, for messages
+):
+    """τ as a number; as a scalar tensor where it wants a gradient. `TypeError` or `ValueError` unless it is
+    one finite number above 0."""
+    learned = torch.is_tensor(temperature)
+    if learned and (temperature.numel() != 1 or not temperature.is_floating_point()):
+        raise ValueError(f"{name}: expected one float, got a {temperature.dtype} tensor of shape "
+                         f"{tuple(temperature.shape)}; one temperature serves all rows")
+    if not learned and (isinstance(temperature, bool) or not isinstance(temperature, numbers.Real)):
+        raise TypeError(f"{name}: expected a number or a scalar tensor, got {temperature!r}")
+    value = temperature.detach().item() if learned else temperature
+    if check_range(name, value, above=0) == math.inf:
+        raise ValueError(f"{name}: inf is out of range; it must be above 0 and finite")
+    return temperature.reshape(()) if learned and temperature.requires_grad else value
+
+
+def scaled(
+    rows, # (n, D)
+    temperature, # from check_temperature
+    power:float=1. # 1 if the columns are other rows, ½ if the rows meet themselves
+):
+    "Rows, and τ as a plain number: a learned τ goes into the rows, where PyTorch can derive by it."
+    if not torch.is_tensor(temperature): return rows, temperature
+    return rows / temperature.to(rows.dtype)**power, 1.
+
+# %% ../../nbs/4_losses/43_streaming.ipynb #7f9a4384
+def refuse_transforms():
+    "`RuntimeError` inside a transform of torch.func that the losses cannot follow."
+    if not torch._C._are_functorch_transforms_active(): return
+    kinds = [level.key().name for level in torch._C._functorch.get_interpreter_stack()]
+    if "Vmap" in kinds:
+        raise RuntimeError(
+            "vmap: this loss cannot be mapped (jacfwd and hessian map too): it looks at the numbers it is"
+            " given; loop over the batches, or use torch.autograd")
+    if BACKEND["name"] != "matrix":
+        raise RuntimeError(
+            f"torch.func: the transform {kinds[-1].lower()} cannot follow the fast kernels; use"
+            ' torch.autograd.grad, or compute the loss inside pixcl_nb.losses.use_backend("matrix")')
 
 # %% ../../nbs/4_losses/43_streaming.ipynb #bda06998
 class ClassTail:
@@ -129,6 +183,48 @@ def exponentials(
     return E.sub_(shift[:, None]).exp2_(), shift
 
 # %% ../../nbs/4_losses/43_streaming.ipynb #0c6a9f87
+def panel_sizes(
+    rows, columns, extra, temperature, want_columns, tail, chunk # as for `stream_rows`
+):
+    "Must maxima be subtracted; columns of a tile; rows of a panel."
+    bound = logit_bound(rows, columns, temperature)
+    bound = max(bound, 0. if extra is None else float(extra.abs().max()))
+    careful = not bound <= SAFE_LOGIT[rows.dtype]
+    # a whole row at once only where its maximum or its sum is needed before the end
+    whole = careful or want_columns or tail
+    width = len(columns) if whole else min(len(columns), 1024)
+    return careful, width, panel_height(width, rows.device, chunk)
+
+# %% ../../nbs/4_losses/43_streaming.ipynb #4b59be21
+def stream_panel(
+    block, # slice of rows
+    rows, columns, extra, weights, temperature, # as for `stream_rows`
+    tiles, # the columns these rows see, from `seen_columns`
+    careful:bool, # subtract maxima
+    buffer, # flat scratch memory
+    L, d_rows, d_columns # filled in; the gradients where they are not None
+):
+    "L of some rows, the gradient for them, and what they add to the gradient of the columns."
+    r, w = rows[block] * (BITS / temperature), weights[block]
+    own = None if extra is None else extra[block] * BITS
+    Z, pull = torch.zeros_like(w), torch.zeros_like(r)
+    for seen, hidden in tiles:
+        c = columns[seen[0]] if len(seen) == 1 else torch.cat([columns[part] for part in seen])
+        E, shift = exponentials(r, c, own, hidden, careful, buffer)
+        Z += E.sum(1)
+        if d_rows is not None: pull.addmm_(E, c)
+    if own is not None: Z += (own if shift is None else own - shift).exp2()
+    L[block] = Z.log() if shift is None else Z.log() + shift / BITS
+    if d_rows is not None: torch.mul(pull, (w / Z / temperature)[:, None], out=d_rows[block])
+    if d_columns is not None: push_columns(d_columns, seen, E, r * (w / Z / BITS)[:, None])
+
+
+def push_columns(d_columns, seen, E, r_weighted):
+    "Adds what the rows of a panel give to the columns they have seen."
+    for part, E_part in zip(seen, E.split([part.stop - part.start for part in seen], 1)):
+        d_columns[part].addmm_(E_part.T, r_weighted)
+
+# %% ../../nbs/4_losses/43_streaming.ipynb #b885dd14
 def stream_rows(
     rows, # (n, D) r_i
     columns, # (K, D) c_k
@@ -140,67 +236,99 @@ def stream_rows(
     tail:ClassTail=None, # hides the last columns from rows of another class
     chunk:int=None # rows at a time
 ):
-    "L_i = log(e^extra_i + Σ_k e^(r_i·c_k/τ)) and the gradients of Σ w_i L_i: (L, d rows, d columns), without the n×K matrix."
-    kernels = fused(rows)
-    if kernels: return kernels.stream_rows(rows, columns, extra, weights, temperature, want_rows, want_columns, tail)
-    bound = max(logit_bound(rows, columns, temperature), 0. if extra is None else float(extra.abs().max()))
-    careful, n, K = not bound <= SAFE_LOGIT[rows.dtype], len(rows), len(columns)
-    width = K if careful or want_columns or tail else min(K, 1024)     # a whole row at once only where its maximum or its sum is needed before the end
-    height = panel_height(width, rows.device, chunk)
-    L, d_rows, d_columns = rows.new_empty(n), torch.empty_like(rows) if want_rows else None, torch.zeros_like(columns) if want_columns else None
+    """L_i = log(e^extra_i + Σ_k e^(r_i·c_k/τ)) and the gradients of Σ w_i L_i: (L, d rows, d columns),
+    without the n×K matrix."""
+    given = rows, columns, extra, weights, temperature
+    if fused(rows): return fused(rows).stream_rows(*given, want_rows, want_columns, tail)
+    careful, width, height = panel_sizes(rows, columns, extra, temperature, want_columns, tail, chunk)
+    n, L = len(rows), rows.new_empty(len(rows))
+    d_rows = torch.empty_like(rows) if want_rows else None
+    d_columns = torch.zeros_like(columns) if want_columns else None
     buffer = rows.new_empty(min(height, n) * width)
     for i in range(0, n, height):
         block = slice(i, min(i + height, n))
-        r, w, own = rows[block] * (BITS / temperature), weights[block], None if extra is None else extra[block] * BITS
-        Z, pull = torch.zeros_like(w), torch.zeros_like(r)
-        for seen, hidden in seen_columns(K, width, tail, block):
-            c = columns[seen[0]] if len(seen) == 1 else torch.cat([columns[part] for part in seen])
-            E, shift = exponentials(r, c, own, hidden, careful, buffer)
-            Z += E.sum(1)
-            if want_rows: pull.addmm_(E, c)
-        if own is not None: Z += (own if shift is None else own - shift).exp2()
-        L[block] = Z.log() if shift is None else Z.log() + shift / BITS
-        if want_rows: torch.mul(pull, (w / Z / temperature)[:, None], out=d_rows[block])
-        r_weighted = r * (w / Z / BITS)[:, None]
-        for part, E_part in zip(seen, E.split([part.stop - part.start for part in seen], 1)) if want_columns else []:
-            d_columns[part].addmm_(E_part.T, r_weighted)
+        tiles = seen_columns(len(columns), width, tail, block)
+        stream_panel(block, *given, tiles, careful, buffer, L, d_rows, d_columns)
     return L, d_rows, d_columns
 
-# %% ../../nbs/4_losses/43_streaming.ipynb #4b59be21
+# %% ../../nbs/4_losses/43_streaming.ipynb #d9ad3aed
+class NotTwice(torch.autograd.Function):
+    "Gradients as they are; who asks for their derivative is told where it can be had."
+    @staticmethod
+    def forward(ctx, count, *tensors): # so many gradients, then what they depend on
+        return tuple(tensor.view_as(tensor) for tensor in tensors[:count])
+
+    @staticmethod
+    def backward(ctx, *gradients):
+        raise RuntimeError(
+            "this loss cannot be differentiated twice: its fast kernels form the gradient as plain numbers; "
+            'compute it inside `with pixcl_nb.losses.use_backend("matrix"):`, the slow path, '
+            "which can be differentiated any number of times")
+
+
+def hanging_on(*tensors):
+    "0, with a gradient path to every tensor that wants one; keeps none of them alive."
+    return sum((x[:0].sum() for x in tensors if x is not None and x.requires_grad), torch.zeros(()))
+
+
+def first_order(gradients, *sources):
+    "What a backward returns; with create_graph=True it cannot be differentiated again in silence."
+    if not torch.is_grad_enabled(): return gradients
+    wanted = [gradient for gradient in gradients if gradient is not None]
+    refusing = iter(NotTwice.apply(len(wanted), *wanted, *sources))
+    return [None if gradient is None else next(refusing) for gradient in gradients]
+
+# %% ../../nbs/4_losses/43_streaming.ipynb #28b91cc0
+def log_sum_exp_by_matrix(rows, columns, weights, temperature, extra, tail):
+    "Σ_i w_i log(e^extra_i + Σ_k e^(r_i·c_k/τ)) from the n×K matrix, so that PyTorch can derive it again."
+    logits = rows @ columns.T / temperature
+    if tail is not None:
+        head = len(columns) - len(tail.tail_classes)
+        hidden = torch.nn.functional.pad(tail.row_classes[:, None] != tail.tail_classes, (head, 0))
+        logits = logits.masked_fill(hidden, -math.inf)
+    if extra is not None: logits = torch.cat([extra[:, None], logits], 1)
+    return (weights * logits.logsumexp(1)).sum()
+
+# %% ../../nbs/4_losses/43_streaming.ipynb #0a0e3b63
 class WeightedLogSumExp(torch.autograd.Function):
     """Σ_i w_i log(e^extra_i + Σ_k e^(r_i·c_k/τ)); its gradient is formed in the forward, where the
     exponentials are at hand."""
     @staticmethod
-    def forward(ctx, rows, columns, extra, weights, temperature, tail, chunk):
-        want_rows, want_columns, want_extra = ctx.needs_input_grad[:3]
+    def forward(ctx, rows, columns, extra, weights, hook, temperature, tail, chunk):
+        want_rows, want_columns, want_extra, want_weights = ctx.needs_input_grad[:4]
         L, d_rows, d_columns = stream_rows(
             rows, columns, extra, weights, temperature, want_rows, want_columns, tail, chunk)
         d_extra = weights * (extra - L).exp() if want_extra else None
-        ctx.save_for_backward(d_rows, d_columns, d_extra)
+        ctx.save_for_backward(d_rows, d_columns, d_extra, L if want_weights else None, hook)
         return (weights * L).sum()
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, gradient):
-        return *(None if d is None else d * gradient for d in ctx.saved_tensors), None, None, None, None
+        *saved, hook = ctx.saved_tensors
+        return *first_order([None if d is None else d * gradient for d in saved], hook, gradient), *[None] * 4
 
-# %% ../../nbs/4_losses/43_streaming.ipynb #b885dd14
+# %% ../../nbs/4_losses/43_streaming.ipynb #1bf3b9a2
 @torch.compiler.disable
 @full_precision
 def log_sum_exp_loss(
     rows, # (n, D) float32 or float64
-    columns, # (K, D) same dtype
+    columns, # (K, D)
     weights, # (n,) what each row counts
-    temperature:float=1., # τ
+    temperature=1., # τ: a number, or a scalar tensor that may be learned
     extra=None, # (n,) a logit of its own for each row (the positive of InfoNCE), or None
     tail:ClassTail=None, # hides the last columns from rows of another class
     chunk:int=None # rows at a time; None chooses
 ):
-    """Σ_i w_i log(e^extra_i + Σ_k e^(r_i·c_k/τ)): a scalar with gradient to rows, columns and extra, in
-    memory linear in n and K."""
-    if not torch.is_grad_enabled():
-        rows, columns, extra = rows.detach(), columns.detach(), None if extra is None else extra.detach()
-    return WeightedLogSumExp.apply(rows, columns, extra, weights, temperature, tail, chunk)
+    """Σ_i w_i log(e^extra_i + Σ_k e^(r_i·c_k/τ)): a scalar with gradient to every tensor, in memory linear in
+    n and K. Half precision is lifted to float32, and all are to float64 if one of them is."""
+    refuse_transforms()
+    rows, columns, weights, extra = wide(rows, columns, weights, extra)
+    rows, temperature = scaled(rows, check_temperature(temperature))
+    if BACKEND["name"] == "matrix":
+        return log_sum_exp_by_matrix(rows, columns, weights, temperature, extra, tail)
+    given = rows, columns, extra, weights
+    if not torch.is_grad_enabled(): given = [None if x is None else x.detach() for x in given]
+    return WeightedLogSumExp.apply(*given, hanging_on(*given), temperature, tail, chunk)
 
 # %% ../../nbs/4_losses/43_streaming.ipynb #d557743e
 def sort_by(
@@ -212,50 +340,80 @@ def sort_by(
     return order
 
 # %% ../../nbs/4_losses/43_streaming.ipynb #14789639
+def fitting_tile(labels, pairs:str):
+    "The side of a tile: large, but where only pairs of one class count not much larger than a class."
+    largest, typical = 512 if labels.device.type == "cpu" else 8192, len(labels) // len(torch.unique(labels))
+    return largest if pairs != "same" else min(largest, max(64, 2**typical.bit_length() // 4))
+
+# %% ../../nbs/4_losses/43_streaming.ipynb #82c62b51
 class PairTiles:
-    """Every pair i ≠ j of a relation, as tiles of the rows sorted by class. A tile off the diagonal comes once and speaks for its
-    transpose too; a tile on the diagonal holds both (i, j) and (j, i).
-    `pairs`: "all" | "same" | "different" class; `scope`: "any" | "same image" | "other image", always inside one bag."""
+    """Every pair i ≠ j of a relation, as tiles of the rows sorted by class. A tile off the diagonal comes
+    once and speaks for its transpose too; a tile on the diagonal holds both (i, j) and (j, i).
+    `pairs`: "all" | "same" | "different" class; `scope`: "any" | "same image" | "other image",
+    always inside one bag."""
     def __init__(self, labels, images, bags, pairs:str, scope:str, tile:int=None):
         self.pairs, self.other_image = pairs, scope == "other image"
-        largest, typical = 512 if labels.device.type == "cpu" else 8192, len(labels) // len(torch.unique(labels))
-        self.tile = int(tile or (largest if pairs != "same" else min(largest, max(64, 2**typical.bit_length() // 4))))
+        self.tile = int(tile or fitting_tile(labels, pairs))
         segment = images if scope == "same image" else bags
         one_piece = pairs == "all" and bool((segment == segment[0]).all())
         self.order = None if one_piece else sort_by(segment, labels)
-        self.labels, self.images, self.segment = self.sorted(labels), self.sorted(images), self.sorted(segment)
-        ends = torch.unique_consecutive(self.segment, return_counts=True)[1].cumsum(0).tolist()
-        self.segments = [[(a, min(a + self.tile, end)) for a in range(start, end, self.tile)] for start, end in zip([0] + ends, ends)]
-        borders = torch.tensor([(a, b - 1) for blocks in self.segments for a, b in blocks], device=labels.device)
-        self.classes = {tuple(place): tuple(pair) for place, pair in zip(borders.tolist(), self.labels[borders].tolist())}
+        self.labels, self.images, self.segment = (self.sorted(ids) for ids in (labels, images, segment))
+        self.segments, self.classes = self.blocks()
 
     def sorted(self, values): return values if self.order is None else values[self.order]
 
-    def restored(self, values): return values if self.order is None else torch.empty_like(values).index_copy_(0, self.order, values)
+    def restored(self, values):
+        return values if self.order is None else torch.empty_like(values).index_copy_(0, self.order, values)
 
-    def kind(self, I, J):
-        "Of a tile's pairs, is `none` in the relation, are `all`, or `some`? Read off the first and last class of its two blocks."
-        (first_I, last_I), (first_J, last_J) = self.classes[I[0], I[1] - 1], self.classes[J[0], J[1] - 1]
-        pure, apart = first_I == last_I == first_J == last_J, max(first_I, first_J) > min(last_I, last_J)
-        if (self.pairs == "same" and apart) or (self.pairs == "different" and pure): return "none"
-        full = self.pairs == "all" or (self.pairs == "same" and pure) or (self.pairs == "different" and apart)
-        return "all" if full and I != J and not self.other_image else "some"
+    def blocks(self):
+        "The blocks of each segment, and the first and last class of each block."
+        ends = torch.unique_consecutive(self.segment, return_counts=True)[1].cumsum(0).tolist()
+        cut = lambda start, end: [(a, min(a + self.tile, end)) for a in range(start, end, self.tile)]
+        segments = [cut(start, end) for start, end in zip([0] + ends, ends)]
+        borders = [(a, b - 1) for blocks in segments for a, b in blocks]
+        classes = self.labels[torch.tensor(borders, device=self.labels.device)].tolist()
+        return segments, {place: tuple(pair) for place, pair in zip(borders, classes)}
 
-    def hidden(self, I, J):
-        "(b, b') bool: what a mixed tile must not count: the wrong class, the same image, a row with itself."
-        I, J, y, g = slice(*I), slice(*J), self.labels, self.images
-        if self.pairs == "all": hidden = torch.zeros(I.stop - I.start, J.stop - J.start, dtype=torch.bool, device=y.device)
-        else: hidden = y[I, None] == y[J] if self.pairs == "different" else y[I, None] != y[J]
-        if self.other_image: hidden |= g[I, None] == g[J]
-        if I == J: hidden.fill_diagonal_(True)
-        return hidden
+# %% ../../nbs/4_losses/43_streaming.ipynb #eb37ad2d
+def kind_of_tile(self, I, J):
+    "Of a tile's pairs, is `none` in the relation, are `all`, or `some`?"
+    (first_I, last_I), (first_J, last_J) = self.classes[I[0], I[1] - 1], self.classes[J[0], J[1] - 1]
+    pure = first_I == last_I == first_J == last_J
+    apart = max(first_I, first_J) > min(last_I, last_J)
+    if (self.pairs == "same" and apart) or (self.pairs == "different" and pure): return "none"
+    full = {"all": True, "same": pure, "different": apart}[self.pairs]
+    return "all" if full and I != J and not self.other_image else "some"
 
-    def __iter__(self):
-        for blocks in self.segments:
-            for i, I in enumerate(blocks):
-                for J in blocks[i:]:
-                    kind = self.kind(I, J)
-                    if kind != "none": yield slice(*I), slice(*J), self.hidden(I, J) if kind == "some" else None
+def hidden_in_tile(self, I, J):
+    "(b, b') bool: what a mixed tile must not count: the wrong class, the same image, a row with itself."
+    (a, b), (c, d), y, g = I, J, self.labels, self.images
+    if self.pairs == "all": hidden = torch.zeros(b - a, d - c, dtype=torch.bool, device=y.device)
+    else: hidden = y[a:b, None] == y[c:d] if self.pairs == "different" else y[a:b, None] != y[c:d]
+    if self.other_image: hidden |= g[a:b, None] == g[c:d]
+    if I == J: hidden.fill_diagonal_(True)
+    return hidden
+
+def tiles_of_relation(self):
+    for blocks in self.segments:
+        for i, I in enumerate(blocks):
+            for J in blocks[i:]:
+                kind = self.kind(I, J)
+                if kind != "none": yield slice(*I), slice(*J), self.hidden(I, J) if kind == "some" else None
+
+PairTiles.kind, PairTiles.hidden, PairTiles.__iter__ = kind_of_tile, hidden_in_tile, tiles_of_relation
+
+# %% ../../nbs/4_losses/43_streaming.ipynb #e418b310
+def matrix_of_pairs(self):
+    "(n, n) bool: all pairs of the relation, in the order in which the rows came."
+    n, device = len(self.labels), self.labels.device
+    seen = torch.zeros(n, n, dtype=torch.bool, device=device)
+    for I, J, hidden in self:
+        seen[I, J] = True if hidden is None else ~hidden
+        if I != J: seen[J, I] = seen[I, J].T
+    place = torch.arange(n, device=device) if self.order is None else self.order
+    return torch.empty_like(seen).index_put_((place[:, None], place), seen)
+
+PairTiles.matrix = matrix_of_pairs
 
 # %% ../../nbs/4_losses/43_streaming.ipynb #abe7da7d
 def tile_logits(
@@ -384,18 +542,35 @@ def contrast_shared(
     temperature:float, # τ
     want_gradient:bool # else None is returned for it
 ):
-    "Σ_i w_i (L_i − mean of s_ij over the positives), one denominator for each row (SupCon), and its gradient: (value, G)."
-    careful, s_self = not logit_bound(F, F, temperature) <= SAFE_LOGIT[F.dtype], F.square().sum(1) / temperature
-    L = F.new_full((len(F),), -math.inf)
+    """Σ_i w_i (L_i − mean of s_ij over the positives), one denominator for each row (SupCon), and its
+    gradient: (value, G)."""
+    careful = not logit_bound(F, F, temperature) <= SAFE_LOGIT[F.dtype]
+    L, s_self = F.new_full((len(F),), -math.inf), F.square().sum(1) / temperature
     for tiles in relations: L = torch.logaddexp(L, pair_log_sum_exp(F, tiles, temperature, careful))
     if self_pairs: L = torch.logaddexp(L, s_self)
-    value = (weights * L)[weights > 0].sum()
-    G = None if not want_gradient else F * (2 / temperature * weights * (s_self - L).exp())[:, None] if self_pairs else torch.zeros_like(F)
+    value, G = (weights * L)[weights > 0].sum(), torch.zeros_like(F) if want_gradient else None
+    if want_gradient and self_pairs: G = F * (2 / temperature * weights * (s_self - L).exp())[:, None]
     value -= pull_classes(G, F, groups, weights / counts.clamp(min=1), myself, temperature)
     for tiles in relations if want_gradient else []: push_pairs(G, F, tiles, L, weights, temperature, careful)
     return value, G
 
+# %% ../../nbs/4_losses/43_streaming.ipynb #6bcea904
+def shared_by_matrix(F, relations, groups, weights, counts, self_pairs, myself, temperature):
+    "The value of `contrast_shared` in operations that PyTorch can derive again."
+    S, eye = F @ F.T / temperature, torch.eye(len(F), dtype=torch.bool, device=F.device)
+    rivals = torch.stack([tiles.matrix() for tiles in relations] + [eye] * self_pairs).any(0)
+    positives = sum(sign * (ids[:, None] == ids).to(F.dtype) for sign, ids, _ in groups)
+    if myself: positives = positives - eye.to(F.dtype)
+    used = weights > 0
+    L = S.masked_fill(~rivals, -math.inf)[used].logsumexp(1)
+    return (weights[used] * L).sum() - ((weights / counts.clamp(min=1))[:, None] * positives * S).sum()
+
 # %% ../../nbs/4_losses/43_streaming.ipynb #48c0f587
+def log_sigmoid(x, buffer, careful):
+    "log σ(x); the logarithm of a sigmoid takes half the time, where no sigmoid underflows."
+    return torch.nn.functional.logsigmoid(x) if careful else torch.sigmoid(x, out=buffer).log_()
+
+# %% ../../nbs/4_losses/43_streaming.ipynb #44ab0436
 def pull_pairs(
     G, # (n, D) gradient, added to; None = values only
     F, # (n, D) rows
@@ -405,7 +580,8 @@ def pull_pairs(
     temperature:float, # τ
     careful:bool # logits may be so large that a sigmoid underflows
 ):
-    "The released form's positives, Σ_q softplus(L_p − s_pq): each row's sum, each row's Σ_q sigmoid(L_p − s_pq), and the gradient through s_pq."
+    """The released form's positives, Σ_q softplus(L_p − s_pq): each row's sum, each row's
+    Σ_q sigmoid(L_p − s_pq), and the gradient through s_pq."""
     F, w, L = tiles.sorted(F), tiles.sorted(weights), tiles.sorted(L)
     inner, (buffer, *spare) = None if G is None else torch.zeros_like(F), F.new_empty(4, tiles.tile**2)
     values, pulls = torch.zeros_like(L), torch.zeros_like(L)
@@ -413,12 +589,12 @@ def pull_pairs(
         S, W = hide(tile_logits(F, I, J, 1 / temperature, buffer), hidden, math.inf), None
         x, *sigmoids = (part[:S.numel()].view(S.shape) for part in spare)
         for (K, L_K, axis), sigmoid in zip(sides(I, J, L), sigmoids):
-            torch.sub(S, L_K, out=x)
-            values[K] -= (torch.nn.functional.logsigmoid(x) if careful else torch.sigmoid(x, out=sigmoid).log_()).sum(axis)
+            values[K] -= log_sigmoid(torch.sub(S, L_K, out=x), sigmoid, careful).sum(axis)
             pulls[K] += torch.sigmoid(x.neg_(), out=sigmoid).sum(axis)
-            W = sigmoid.mul_(w[K].unsqueeze(axis)) if W is None else W.add_(sigmoid.mul_(w[K].unsqueeze(axis)))
+            sigmoid.mul_(w[K].unsqueeze(axis))
+            W = sigmoid if W is None else W.add_(sigmoid)
         if G is not None: add_pull(inner, F, I, J, W + W.T if I == J else W, -1 / temperature)
-    if G is not None: G.index_add_(0, torch.arange(len(F), device=F.device) if tiles.order is None else tiles.order, inner)
+    if G is not None: G.index_add_(0, tiles.order, inner)                # pairs of one class: always sorted
     return tiles.restored(values), tiles.restored(pulls)
 
 # %% ../../nbs/4_losses/43_streaming.ipynb #9c0a6dec
@@ -447,24 +623,44 @@ def contrast_per_pair(
     return (weights * values).sum(), G
 
 # %% ../../nbs/4_losses/43_streaming.ipynb #58904e23
+def per_pair_by_matrix(F, positives, negatives, weights, self_pairs, temperature):
+    "The value of `contrast_per_pair` in operations that PyTorch can derive again."
+    S, P, N = F @ F.T / temperature, positives.matrix(), negatives.matrix()
+    if self_pairs: P = P.clone().fill_diagonal_(True)
+    used = N.any(1)
+    L = S.masked_fill(~N, -math.inf)[used].logsumexp(1)
+    pairs = -torch.nn.functional.logsigmoid(S[used] - L[:, None])
+    return (weights[used] * (pairs * P[used]).sum(1)).sum()
+
+# %% ../../nbs/4_losses/43_streaming.ipynb #ede3720c
 class StreamedContrast(torch.autograd.Function):
     "A value and gradient computed together in the forward; the backward only scales."
     @staticmethod
-    def forward(ctx, rows, value_and_gradient):
-        value, gradient = value_and_gradient(rows, ctx.needs_input_grad[0])
-        ctx.save_for_backward(gradient)
+    def forward(ctx, rows, hook, value_and_gradient):
+        value, gradient = value_and_gradient(rows, want_gradient=ctx.needs_input_grad[0])
+        ctx.save_for_backward(gradient, hook)
         return value
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx, gradient): return ctx.saved_tensors[0] * gradient, None
+    def backward(ctx, gradient):
+        saved, hook = ctx.saved_tensors
+        return *first_order([saved * gradient], hook, gradient), None, None
 
-# %% ../../nbs/4_losses/43_streaming.ipynb #b184634d
+# %% ../../nbs/4_losses/43_streaming.ipynb #6a183dff
+BY_MATRIX = {contrast_shared: shared_by_matrix, contrast_per_pair: per_pair_by_matrix}
+
 @torch.compiler.disable
 @full_precision
 def streamed(
     rows, # (n, D) rows with or without gradient
-    value_and_gradient # function(rows, want_gradient) -> (scalar, (n, D) or None)
+    contrast, # contrast_shared | contrast_per_pair
+    *how, # what it takes between the rows and the temperature
+    temperature # τ: a number, or a scalar tensor that may be learned
 ):
-    "The scalar, connected to `rows`."
-    return StreamedContrast.apply(rows if torch.is_grad_enabled() else rows.detach(), value_and_gradient)
+    "The scalar, connected to `rows` and to a learned temperature."
+    refuse_transforms()
+    rows, temperature = scaled(rows, check_temperature(temperature), .5)
+    if BACKEND["name"] == "matrix": return BY_MATRIX[contrast](rows, *how, temperature)
+    if not torch.is_grad_enabled(): rows = rows.detach()
+    compute = lambda rows, want_gradient: contrast(rows, *how, temperature, want_gradient)
+    return StreamedContrast.apply(rows, hanging_on(rows), compute)

@@ -23,36 +23,56 @@ jit = triton.jit if triton else lambda function: function
 
 # %% ../../nbs/4_losses/45_triton.ipynb #4d9bc77e
 @jit
-def seen_pairs(i, j, n, K, row_class, column_class, row_image, column_image, row_bag, column_bag, PAIRS: tl.constexpr, MYSELF: tl.constexpr, OTHER_IMAGE: tl.constexpr, BAGS: tl.constexpr):
+def seen_pairs(
+    i, j, n, K, # rows and columns of the tile, and how many there are
+    row_class, column_class, row_image, column_image, row_bag, column_bag, # ids of all rows and columns
+    PAIRS: tl.constexpr, MYSELF: tl.constexpr, OTHER_IMAGE: tl.constexpr, BAGS: tl.constexpr # the relation
+):
     "(M, N) bool: which pairs of a tile count."
     row, column = i < n, j < K
     seen = row[:, None] & column[None, :]
     if MYSELF: seen = seen & (i[:, None] != j[None, :])
     if PAIRS > 0:
-        y_i, y_j = tl.load(row_class + i, mask=row, other=-2), tl.load(column_class + j, mask=column, other=-2)
-        if PAIRS == 1: seen = seen & (y_i[:, None] == y_j[None, :])
-        if PAIRS == 2: seen = seen & (y_i[:, None] != y_j[None, :])
-        if PAIRS == 3: seen = seen & ((y_i[:, None] == y_j[None, :]) | (y_j[None, :] < 0) | (y_i[:, None] < 0))
-    if OTHER_IMAGE: seen = seen & (tl.load(row_image + i, mask=row, other=-1)[:, None] != tl.load(column_image + j, mask=column, other=-1)[None, :])
-    if BAGS: seen = seen & (tl.load(row_bag + i, mask=row, other=-1)[:, None] == tl.load(column_bag + j, mask=column, other=-2)[None, :])
+        y_i = tl.load(row_class + i, mask=row, other=-2)[:, None]
+        y_j = tl.load(column_class + j, mask=column, other=-2)[None, :]
+        if PAIRS == 1: seen = seen & (y_i == y_j)
+        if PAIRS == 2: seen = seen & (y_i != y_j)
+        if PAIRS == 3: seen = seen & ((y_i == y_j) | (y_j < 0) | (y_i < 0))
+    if OTHER_IMAGE:
+        g_i = tl.load(row_image + i, mask=row, other=-1)
+        seen = seen & (g_i[:, None] != tl.load(column_image + j, mask=column, other=-1)[None, :])
+    if BAGS:
+        b_i = tl.load(row_bag + i, mask=row, other=-1)
+        seen = seen & (b_i[:, None] == tl.load(column_bag + j, mask=column, other=-2)[None, :])
     return seen
 
 # %% ../../nbs/4_losses/45_triton.ipynb #72e57a2c
 @jit
-def log_sum_exp_kernel(X, C, extra, L, starts, stops, row_class, column_class, row_image, column_image, row_bag, column_bag, n, K, scale,
-                       D: tl.constexpr, BD: tl.constexpr, M: tl.constexpr, N: tl.constexpr, EXTRA: tl.constexpr, PAIRS: tl.constexpr, MYSELF: tl.constexpr,
-                       OTHER_IMAGE: tl.constexpr, BAGS: tl.constexpr, PRECISION: tl.constexpr):
-    "L_i = log(e^extra_i + Σ_j e^s_ij) over the pairs seen, −inf where there is none. `scale` = log2(e)/τ."
+def rows_at(X, i, d, n, D: tl.constexpr):
+    "(M, BD): the rows i of an (n, D) matrix, 0 beyond its borders."
+    inside = (i[:, None] < n) & (d[None, :] < D)
+    return tl.load(X + i[:, None].to(tl.int64) * D + d[None, :], mask=inside, other=0.)
+
+# %% ../../nbs/4_losses/45_triton.ipynb #20774f0e
+@jit
+def log_sum_exp_kernel(
+    X, C, extra, L, starts, stops, # rows, columns, own logits, result, the columns of each block
+    row_class, column_class, row_image, column_image, row_bag, column_bag, n, K, scale, # scale: log2(e)/τ
+    D: tl.constexpr, BD: tl.constexpr, M: tl.constexpr, N: tl.constexpr, EXTRA: tl.constexpr,
+    PAIRS: tl.constexpr, MYSELF: tl.constexpr, OTHER_IMAGE: tl.constexpr, BAGS: tl.constexpr,
+    PRECISION: tl.constexpr
+):
+    "L_i = log(e^extra_i + Σ_j e^s_ij) over the pairs seen, −inf where there is none."
     block = tl.program_id(0)
     i, d = block * M + tl.arange(0, M), tl.arange(0, BD)
-    x = tl.load(X + i[:, None].to(tl.int64) * D + d[None, :], mask=(i[:, None] < n) & (d[None, :] < D), other=0.)
-    m, Z = tl.full((M,), float("-inf"), tl.float32), tl.zeros((M,), tl.float32)
+    x, m, Z = rows_at(X, i, d, n, D), tl.full((M,), float("-inf"), tl.float32), tl.zeros((M,), tl.float32)
     if EXTRA: m, Z = tl.load(extra + i, mask=i < n, other=0.) * 1.4426950408889634, Z + 1.
     for k in range(tl.load(starts + block), tl.load(stops + block), N):
         j = k + tl.arange(0, N)
-        c = tl.load(C + j[:, None].to(tl.int64) * D + d[None, :], mask=(j[:, None] < K) & (d[None, :] < D), other=0.)
-        s = tl.dot(x, tl.trans(c), input_precision=PRECISION) * scale
-        s = tl.where(seen_pairs(i, j, n, K, row_class, column_class, row_image, column_image, row_bag, column_bag, PAIRS, MYSELF, OTHER_IMAGE, BAGS), s, float("-inf"))
+        s = tl.dot(x, tl.trans(rows_at(C, j, d, K, D)), input_precision=PRECISION) * scale
+        seen = seen_pairs(i, j, n, K, row_class, column_class, row_image, column_image, row_bag, column_bag,
+                          PAIRS, MYSELF, OTHER_IMAGE, BAGS)
+        s = tl.where(seen, s, float("-inf"))
         larger = tl.maximum(m, tl.max(s, 1))
         shift = tl.where(larger == float("-inf"), 0., larger)
         Z = Z * tl.exp2(m - shift) + tl.sum(tl.exp2(s - shift[:, None]), 1)
@@ -61,27 +81,32 @@ def log_sum_exp_kernel(X, C, extra, L, starts, stops, row_class, column_class, r
 
 # %% ../../nbs/4_losses/45_triton.ipynb #b034f0e1
 @jit
-def push_kernel(X, C, G, L_row, w_row, L_column, w_column, starts, stops, row_class, column_class, row_image, column_image, row_bag, column_bag, n, K, scale, out_scale,
-                D: tl.constexpr, BD: tl.constexpr, M: tl.constexpr, N: tl.constexpr, OWN: tl.constexpr, OTHERS: tl.constexpr, PAIRS: tl.constexpr, MYSELF: tl.constexpr,
-                OTHER_IMAGE: tl.constexpr, BAGS: tl.constexpr, PRECISION: tl.constexpr):
-    "G_i += out_scale · Σ_j (OWN: w_i e^(s_ij − L_i), OTHERS: w_j e^(s_ij − L_j)) c_j over the pairs seen. L in nats, +inf where w is 0."
+def push_kernel(
+    X, C, G, L_row, w_row, L_column, w_column, starts, stops, # L in nats, +inf where w is 0
+    row_class, column_class, row_image, column_image, row_bag, column_bag, n, K, scale, out_scale,
+    D: tl.constexpr, BD: tl.constexpr, M: tl.constexpr, N: tl.constexpr, OWN: tl.constexpr,
+    OTHERS: tl.constexpr, PAIRS: tl.constexpr, MYSELF: tl.constexpr, OTHER_IMAGE: tl.constexpr,
+    BAGS: tl.constexpr, PRECISION: tl.constexpr
+):
+    "G_i += out_scale · Σ_j (OWN: w_i e^(s_ij − L_i), OTHERS: w_j e^(s_ij − L_j)) c_j over the pairs seen."
     block = tl.program_id(0)
     i, d = block * M + tl.arange(0, M), tl.arange(0, BD)
-    place, inside = i[:, None].to(tl.int64) * D + d[None, :], (i[:, None] < n) & (d[None, :] < D)
-    x, pull = tl.load(X + place, mask=inside, other=0.), tl.zeros((M, BD), tl.float32)
-    L_i, w_i = tl.load(L_row + i, mask=i < n, other=float("inf")) * 1.4426950408889634, tl.load(w_row + i, mask=i < n, other=0.)
+    x, pull = rows_at(X, i, d, n, D), tl.zeros((M, BD), tl.float32)
+    L_i, w_i = tl.load(L_row + i, mask=i < n, other=float("inf")), tl.load(w_row + i, mask=i < n, other=0.)
     for k in range(tl.load(starts + block), tl.load(stops + block), N):
         j = k + tl.arange(0, N)
-        c = tl.load(C + j[:, None].to(tl.int64) * D + d[None, :], mask=(j[:, None] < K) & (d[None, :] < D), other=0.)
-        s = tl.dot(x, tl.trans(c), input_precision=PRECISION) * scale
-        W = tl.zeros((M, N), tl.float32)
-        if OWN: W += w_i[:, None] * tl.exp2(s - L_i[:, None])
+        c = rows_at(C, j, d, K, D)
+        s, W = tl.dot(x, tl.trans(c), input_precision=PRECISION) * scale, tl.zeros((M, N), tl.float32)
+        if OWN: W += w_i[:, None] * tl.exp2(s - L_i[:, None] * 1.4426950408889634)
         if OTHERS:
-            L_j, w_j = tl.load(L_column + j, mask=j < K, other=float("inf")) * 1.4426950408889634, tl.load(w_column + j, mask=j < K, other=0.)
-            W += w_j[None, :] * tl.exp2(s - L_j[None, :])
-        W = tl.where(seen_pairs(i, j, n, K, row_class, column_class, row_image, column_image, row_bag, column_bag, PAIRS, MYSELF, OTHER_IMAGE, BAGS), W, 0.)
-        pull += tl.dot(W, c, input_precision=PRECISION)
-    tl.store(G + place, tl.load(G + place, mask=inside, other=0.) + pull * out_scale, mask=inside)
+            L_j = tl.load(L_column + j, mask=j < K, other=float("inf"))
+            w_j = tl.load(w_column + j, mask=j < K, other=0.)
+            W += w_j[None, :] * tl.exp2(s - L_j[None, :] * 1.4426950408889634)
+        seen = seen_pairs(i, j, n, K, row_class, column_class, row_image, column_image, row_bag,
+                          column_bag, PAIRS, MYSELF, OTHER_IMAGE, BAGS)
+        pull += tl.dot(tl.where(seen, W, 0.), c, input_precision=PRECISION)
+    place = G + i[:, None].to(tl.int64) * D + d[None, :]
+    tl.store(place, rows_at(G, i, d, n, D) + pull * out_scale, mask=(i[:, None] < n) & (d[None, :] < D))
 
 # %% ../../nbs/4_losses/45_triton.ipynb #84418f69
 LONGEST_ROW = 512              # channels: beyond, a block of rows no longer fits on the chip
@@ -172,22 +197,37 @@ def push_pairs(
     if tiles.order is not None: G.index_add_(0, tiles.order, inner)
 
 # %% ../../nbs/4_losses/45_triton.ipynb #ea910b20
-def stream_rows(rows, columns, extra, weights, temperature:float, want_rows:bool=True, want_columns:bool=False, tail=None):
+def class_ids(tail, n, K, like):
+    "Classes of rows and columns as the kernels compare them: −1 for a column that every row sees."
+    y_r = like.new_zeros(n, dtype=torch.int32)
+    y_c = like.new_full((K,), -1, dtype=torch.int32)
+    if tail is None: return y_r, y_c
+    both = torch.cat([tail.row_classes, tail.tail_classes])
+    ids = torch.unique(both, return_inverse=True)[1].to(torch.int32)   # 0, 1, 2 …, whatever the labels were
+    y_c[K - len(tail.tail_classes):] = ids[n:]
+    return ids[:n].contiguous(), y_c
+
+# %% ../../nbs/4_losses/45_triton.ipynb #416df8e7
+def stream_rows(
+    rows, columns, extra, weights, temperature:float, want_rows:bool=True, want_columns:bool=False, tail=None
+):
     "L and the gradients of Σ w_i L_i for rows and for columns, as `streaming.stream_rows`."
-    rows, columns, sizes, n, K = rows.contiguous(), columns.contiguous(), block_sizes(rows.shape[1]), len(rows), len(columns)
-    scale, L = math.log2(math.e) / temperature, rows.new_empty(n)
-    y_r, y_c = rows.new_zeros(n, dtype=torch.int32), rows.new_full((K,), -1, dtype=torch.int32)
-    if tail is not None:
-        ids = torch.unique(torch.cat([tail.row_classes, tail.tail_classes]), return_inverse=True)[1].to(torch.int32)       # 0, 1, 2 …, whatever the labels were
-        y_r, y_c[K - len(tail.tail_classes):] = ids[:n].contiguous(), ids[n:]
-    constants = dict(PAIRS=0 if tail is None else RELATIONS["tail"], MYSELF=False, OTHER_IMAGE=False, BAGS=False, **sizes)
-    down, across = column_bounds(n, K, sizes["M"], rows.device), column_bounds(K, n, sizes["M"], rows.device)
-    log_sum_exp_kernel[(len(down[0]),)](rows, columns, rows if extra is None else extra.contiguous(), L, *down, y_r, y_c, y_r, y_c, y_r, y_c, n, K, scale, EXTRA=extra is not None, **constants)
-    L_safe, w, d_rows, d_columns = L.masked_fill(weights == 0, math.inf), weights.contiguous(), None, None
-    if want_rows:
-        d_rows = torch.zeros_like(rows)
-        push_kernel[(len(down[0]),)](rows, columns, d_rows, L_safe, w, L_safe, w, *down, y_r, y_c, y_r, y_c, y_r, y_c, n, K, scale, 1 / temperature, OWN=True, OTHERS=False, **constants)
-    if want_columns:
-        d_columns = torch.zeros_like(columns)
-        push_kernel[(len(across[0]),)](columns, rows, d_columns, L_safe, w, L_safe, w, *across, y_c, y_r, y_c, y_r, y_c, y_r, K, n, scale, 1 / temperature, OWN=False, OTHERS=True, **constants)
+    rows, columns, n, K = rows.contiguous(), columns.contiguous(), len(rows), len(columns)
+    sizes, scale, L = block_sizes(rows.shape[1]), math.log2(math.e) / temperature, rows.new_empty(n)
+    pairs = RELATIONS["all" if tail is None else "tail"]
+    constants = dict(PAIRS=pairs, MYSELF=False, OTHER_IMAGE=False, BAGS=False, **sizes)
+    y_r, y_c = class_ids(tail, n, K, rows)
+    down, across = (column_bounds(*size, sizes["M"], rows.device) for size in ((n, K), (K, n)))
+    own = rows if extra is None else extra.contiguous()
+    log_sum_exp_kernel[(len(down[0]),)](
+        rows, columns, own, L, *down, *(y_r, y_c) * 3, n, K, scale, EXTRA=extra is not None, **constants)
+    sums = (L.masked_fill(weights == 0, math.inf), weights.contiguous()) * 2
+    d_rows = torch.zeros_like(rows) if want_rows else None
+    d_columns = torch.zeros_like(columns) if want_columns else None
+    if want_rows: push_kernel[(len(down[0]),)](
+        rows, columns, d_rows, *sums, *down, *(y_r, y_c) * 3, n, K, scale, 1 / temperature,
+        OWN=True, OTHERS=False, **constants)
+    if want_columns: push_kernel[(len(across[0]),)](
+        columns, rows, d_columns, *sums, *across, *(y_c, y_r) * 3, K, n, scale, 1 / temperature,
+        OWN=False, OTHERS=True, **constants)
     return L, d_rows, d_columns

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['AuxiliaryContrast']
 
-# %% ../../nbs/5_methods/56_auxiliary_contrast.ipynb #8e67fec3
+# %% ../../nbs/5_methods/56_auxiliary_contrast.ipynb #6a9c5333
 from dataclasses import dataclass, field
 
 import torch
@@ -15,11 +15,12 @@ from torch.nn.functional import adaptive_max_pool2d, normalize
 from ..checks import check_name, check_range, check_tensor
 from ..images.views import ViewConfig, random_view
 from ..losses.collapse import compactness, embedding_spread
-from ..losses.label_losses import FORMS, pixel_contrast
-from ..losses.streaming import PairTiles, contrast_per_pair, streamed, wide
+from ..losses.label_losses import FORMS, labels_as_meant
+from ..losses.streaming import (
+    check_temperature, contrast_per_pair, PairTiles, streamed, wide, zero_of)
 from .contract import Method, make_encoder
-from .label_contrast import paired, sample_pixels, share_of_images, take_pixels
-from ..networks.encoders import DenseProjector
+from .label_contrast import contrast_of_batch, sample_pixels, take_pixels
+from ..networks.encoders import DenseProjector, cell_offset
 from ..positives.matching import choose_matches
 from ..processes import gather_rows
 
@@ -56,7 +57,7 @@ def check_auxiliary_config(
     if config.form != "supcon" and config.positives != "any":
         raise ValueError(f"positives: form {config.form!r} fixes which pairs it takes; "
                          "choose them with form='supcon'")
-    check_range("temperature", config.temperature, above=0)
+    check_temperature(config.temperature)
     check_range("match_weight", config.match_weight, 0)
     check_range("dim", config.dim, 1)
     check_range("layers", config.layers, 1)
@@ -95,15 +96,15 @@ def matching_loss(
     rows_b, # (B, M, D) of the second
     match, # (B, N) long: the cell of the second view that shows the same place, −1 = none
     ids_b, # (B, M) auxiliary ids of the second view
-    temperature:float=.1, # τ
+    temperature=.1, # τ: a number, or a scalar tensor that may be learned
     ignore_index:int=255 # cells without an id
 )->torch.Tensor:
     """Cells that show one place are positives, cells of *other* clusters negatives (all images, both views).
     For every pair −log(e^s⁺ / (e^s⁺ + Σ e^s⁻)), both ways, mean over a cell's positives, then over cells.
     Without any match the loss is 0."""
-    (B, M), kept = ids_b.shape, match >= 0
-    if not kept.any(): return 0 * (rows_a.sum() + rows_b.sum())
+    (B, M), kept, ids_b = ids_b.shape, match >= 0, labels_as_meant("ids_b", ids_b, ignore_index)
     rows_a, rows_b = wide(rows_a, rows_b)
+    if not kept.any(): return zero_of(rows_a, rows_b, temperature)
     place = (torch.arange(B, device=match.device)[:, None] * M + match)[kept]
     seen = torch.unique(place)
     rows, place = torch.cat([rows_a[kept], rows_b.flatten(0, 1)[seen]]), torch.cat([place, seen])
@@ -113,8 +114,7 @@ def matching_loss(
     image, bag = place // M, torch.zeros_like(place)
     positives = PairTiles(place, image, bag, "same", "same image")
     negatives = PairTiles(kind, image, bag, "different", "any")
-    return streamed(rows, lambda F, want: contrast_per_pair(
-        F, positives, negatives, weights, False, temperature, want))
+    return streamed(rows, contrast_per_pair, positives, negatives, weights, False, temperature=temperature)
 
 # %% ../../nbs/5_methods/56_auxiliary_contrast.ipynb #f9a4e861
 class AuxiliaryBranch(nn.Module):
@@ -139,6 +139,9 @@ class AuxiliaryContrast(Method):
         super().__init__(**config)
         self.branch = AuxiliaryBranch(make_encoder(encoder), self.config)
 
+    @property
+    def couples_images(self): return self.config.form != "released_within" or self.config.match_weight > 0
+
     def some(self, rows, ids, generator):
         "`samples` cells of each image with their ids, or all."
         if self.config.samples is None: return rows, ids
@@ -148,17 +151,11 @@ class AuxiliaryContrast(Method):
 
 # %% ../../nbs/5_methods/56_auxiliary_contrast.ipynb #e9c6ce73
 def auxiliary_term(self, f, ids_f, g, ids_g, generator=None):
-    "`pixel_contrast` over the auxiliary ids, in the form the settings name."
+    "`pixel_contrast` over the auxiliary ids in the form the settings name, as a share of the whole batch."
     form, ignored = self.config.form, self.config.ignore_index
     how = dict(form=form, temperature=self.config.temperature, ignore_index=ignored)
-    if form == "supcon":
-        f, ids_f, g, ids_g = (gather_rows(x) for x in (f, ids_f, g, ids_g))
-        return pixel_contrast(f, ids_f, g, ids_g, scope=(POSITIVES[self.config.positives], "any"), **how)
-    weight = share_of_images(ids_f, ignored) if form.startswith("paper") else 1.
-    if form.endswith("within"): return weight * pixel_contrast(f, ids_f, g, ids_g, **how)
-    other, ids_other = paired(g, ids_g, generator)
-    if form == "released_cross": return pixel_contrast(f, ids_f, other, ids_other, **how)
-    return weight * pixel_contrast(f, ids_f, (g, other), (ids_g, ids_other), **how)
+    if form == "supcon": how["scope"] = POSITIVES[self.config.positives], "any"
+    return contrast_of_batch(f, ids_f, g, ids_g, generator, **how)
 
 AuxiliaryContrast.auxiliary_term = auxiliary_term
 
@@ -217,7 +214,7 @@ def auxiliary_loss_of_images(self,
     maps = [self.branch(view.image).float() for view in views]
     rule = self.config.cells, self.config.ignore_index
     ids = [ids_at_cells(view.mask, dense.shape[2:], *rule).flatten(1) for view, dense in zip(views, maps)]
-    match = choose_matches("geometric", *maps, *views)
+    match = choose_matches("geometric", *maps, *views, offset=cell_offset(self.encoder))
     rows = (normalize(dense.flatten(2).transpose(1, 2), dim=2) for dense in maps)
     return self.terms(*rows, *ids, match, generator)
 

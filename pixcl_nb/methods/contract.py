@@ -14,33 +14,57 @@ from torch import nn
 
 from ..checks import check_name
 from ..networks.encoders import create_encoder
+from ..networks.encoding import colours_of
+from ..processes import distributed_world
 
-# %% ../../nbs/5_methods/51_contract.ipynb #30b821ec
+# %% ../../nbs/5_methods/51_contract.ipynb #ba90bbe5
 class Method(nn.Module):
-    "What every method shares: `branch` is trained (its `encoder` survives), `config` is a dataclass of every number."
+    """What every method shares: `branch` is trained (its `encoder` survives), `config` is a dataclass of
+    every number."""
     Config = None            # a dataclass, set by each method
     uses_labels = False      # does loss() need masks?
+    couples_images = False   # does an image's loss, or its weight, depend on the other images of the batch?
     head = None              # a pretrained decoder, if the method has one
-    noted = ()               # names of the rows that loss() leaves for after_step(); a batch computed in parts joins them
+    noted = ()               # names of the rows that loss() leaves for after_step(); parts join theirs
 
-    def __init__(self, **config):
+    def __init__(self, **config): # settings, by the names of `Config`
         super().__init__()
         names = [field.name for field in dataclasses.fields(self.Config)]
         for name in config: check_name(f"{type(self).__name__} setting", name, names)
-        self.config = self.Config(**config)
+        self.config, self.given = self.Config(**config), set(config)
+
+    def __setattr__(self, name, value):
+        super().__setattr__(name, value)           # whoever sets `branch` gives the method its encoder
+        if name == "branch" and hasattr(value, "encoder"):
+            self.config = share_colours(value.encoder, self.config, self.given)
 
     @property
     def encoder(self): return self.branch.encoder
 
     @property
-    def settings(self):
-        return {"encoder": f"{type(self.encoder).__name__} of {sum(p.numel() for p in self.encoder.parameters())} parameters at stride {self.encoder.stride}", **dataclasses.asdict(self.config)}
-
-    @property
-    def networks(self): return [self.branch, self.slow] if hasattr(self, "slow") else [self.branch]      # what torch.compile is worth for
+    def networks(self): # what torch.compile is worth for
+        return [self.branch, self.slow] if hasattr(self, "slow") else [self.branch]
 
     def forward(self, *arguments, **keywords): return self.loss(*arguments, **keywords)
     def after_step(self): pass
+
+# %% ../../nbs/5_methods/51_contract.ipynb #4a612dbd
+def settings_of(self):
+    encoder = self.encoder
+    size = sum(p.numel() for p in encoder.parameters())
+    name = f"{type(encoder).__name__} of {size} parameters at stride {encoder.stride}"
+    return {"encoder": name, **dataclasses.asdict(self.config)}
+
+def apply_in_float32(self, function, *arguments, **keywords):
+    "What `to`, `half`, `double` and `cuda` call. `ValueError` if the parameters would not be float32."
+    dtype = function(torch.zeros(0)).dtype
+    if dtype != torch.float32:
+        raise ValueError(
+            f"{type(self).__name__}: parameters stay float32, where {dtype} was asked for; for speed use"
+            ' TrainConfig(precision="bf16"), which lets the networks compute in bfloat16')
+    return nn.Module._apply(self, function, *arguments, **keywords)
+
+Method.settings, Method._apply = property(settings_of), apply_in_float32
 
 # %% ../../nbs/5_methods/51_contract.ipynb #6a01c31e
 def make_encoder(
@@ -53,6 +77,28 @@ def make_encoder(
     raise TypeError(
         "encoder: expected a name or a module with .channels and .stride (see create_encoder), got"
         f" {type(encoder).__name__}")
+
+# %% ../../nbs/5_methods/51_contract.ipynb #f6cc6a67
+def share_colours(
+    encoder, # the method's; gets the colours of the views
+    config, # settings with a `view`, or a `compose` that has one; others are left alone
+    given # names of the settings that the user gave
+):
+    "The settings, with views in the encoder's colours; or, where views were given, the encoder with theirs."
+    place = "compose" if getattr(config, "compose", None) is not None else "view"
+    whole = getattr(config, place, None)
+    view = getattr(whole, "view", whole)
+    if not hasattr(view, "mean"): return config
+    mean, std = colours_of(encoder)
+    if (tuple(view.mean), tuple(view.std)) != (mean, std) and place not in given:
+        view = dataclasses.replace(view, mean=mean, std=std)
+        whole = dataclasses.replace(whole, view=view) if place == "compose" else view
+        config = dataclasses.replace(config, **{place: whole})
+    elif tuple(view.mean) != mean and getattr(encoder, "weights", None) and distributed_world()[0] == 0:
+        print(f"view.mean: {view.mean} is not {mean}, with which {encoder.weights['file']} was trained; "
+              "the views' numbers are used, and carried on")
+    encoder.mean, encoder.std = tuple(view.mean), tuple(view.std)
+    return config
 
 # %% ../../nbs/5_methods/51_contract.ipynb #bb6025db
 METHODS = {
@@ -83,7 +129,7 @@ def method_class(
 
 # %% ../../nbs/5_methods/51_contract.ipynb #67ee98bb
 def create_method(
-    name:str, # "moco" | "densecl" | "cp2" | "label_contrast" | "auxiliary_contrast", or "module:Class" of your own
+    name:str, # a name of the table above, or "module:Class" of your own
     encoder="pixcl_tiny", # a name, or a module with .channels and .stride
     seed:int=None, # of the first weights and the first queue; None = torch's generator as it stands
     **config # settings of the method; an unknown one is an error that lists those there are

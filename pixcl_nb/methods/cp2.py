@@ -18,7 +18,7 @@ from ..checks import check_name, check_range, check_tensor
 from ..images.compositor import CopyPasteConfig, copy_paste
 from ..networks.encoders import ASPPHead, DenseProjector, FCNHead
 from ..losses.infonce import info_nce
-from ..losses.streaming import log_sum_exp_loss, wide
+from ..losses.streaming import check_temperature, log_sum_exp_loss, refuse_transforms, wide
 from .contract import Method, make_encoder
 from ..networks.momentum import BATCH_NORMS, KeyQueue, MomentumEncoder, embed_keys, set_batch_norm
 from ..losses.collapse import embedding_spread
@@ -31,6 +31,8 @@ def check_mask(
 ):
     "The mask as (N, h·w) bool. `ValueError` if a value is neither 0 nor 1, or an image has no foreground."
     check_tensor(name, mask, "N h w", sizes=sizes, remedy="sample the mask at the map's cells")
+    if mask.requires_grad:
+        raise ValueError(f"{name}: wants a gradient, but a mask only says which cells count; detach it")
     if mask.dtype != torch.bool and not ((mask == 0) | (mask == 1)).all():
         raise ValueError(f"{name}: holds values other than 0 and 1; threshold it first")
     mask = mask.bool().flatten(1)
@@ -79,7 +81,7 @@ def composed_pair(query_map, key_map, query_mask, key_mask):
 def dense_term(
     query:ForegroundCells, # cells of the query composition
     key:ForegroundCells, # cells of the key composition
-    temperature:float, # τ
+    temperature, # τ, from check_temperature
     softmax_over:str # "query" | "key"
 ):
     "mean_y LSE_x s_xy − (mean foreground q)·(mean foreground k)/τ."
@@ -98,12 +100,13 @@ def cp2_dense_loss(
     key_map, # (N, D, h, w) raw map of the key composition
     query_mask, # (N, h, w) bool or 0/1: the pasted foreground
     key_mask, # (N, h, w)
-    temperature:float=1., # τ; the released code divides by nothing
+    temperature=1., # τ: a number, or a scalar tensor that may be learned; released: divides by nothing
     softmax_over:str="query" # "query" as released, "key" as we recall the paper's formula
 ):
     """CP2's dense term (released builder.py) in closed form: mean_y LSE_x s_xy − (mean fg q)·(mean fg k)/τ.
     `ValueError` names a bad argument or an empty mask."""
-    check_range("temperature", temperature, above=0)
+    refuse_transforms()
+    temperature = check_temperature(temperature)
     check_name("softmax_over", softmax_over, ["query", "key"])
     return dense_term(*composed_pair(query_map, key_map, query_mask, key_mask), temperature, softmax_over)
 
@@ -162,8 +165,8 @@ class CP2Config:
         check_name("decoder", self.decoder, ["aspp", "fcn"])
         check_name("softmax_over", self.softmax_over, ["query", "key"])
         check_name("batch_norm", self.batch_norm, BATCH_NORMS)
-        check_range("temperature", self.temperature, above=0)
-        check_range("dense_temperature", self.dense_temperature, above=0)
+        check_temperature(self.temperature)
+        check_temperature(self.dense_temperature, "dense_temperature")
         check_range("dense_weight", self.dense_weight, 0)
 
 # %% ../../nbs/5_methods/54_cp2.ipynb #946b885b
@@ -225,8 +228,10 @@ def cp2_terms(self,
     dense = dense_term(query, key, self.config.dense_temperature, self.config.softmax_over)
     fg_fg, fg_bg = cosines_of(query, key)
     self.pending = v.detach()
-    return {"loss": instance + self.config.dense_weight * dense, "instance": instance, "dense": dense,
-            "fg_fg": fg_fg, "fg_bg": fg_bg, "spread": embedding_spread(u)}
+    terms = {"loss": instance + self.config.dense_weight * dense, "instance": instance, "dense": dense,
+             "fg_fg": fg_fg, "fg_bg": fg_bg, "spread": embedding_spread(u)}
+    if query.mask.all(): terms.pop("fg_bg")       # a block over every cell of the batch: the mean of nothing
+    return terms
 
 CP2.terms = cp2_terms
 

@@ -14,9 +14,9 @@ from torch import nn
 from torch.nn.functional import adaptive_avg_pool2d, normalize
 
 from ..checks import check_name, check_range, check_tensor
-from ..networks.encoders import DenseProjector, Projector
+from ..networks.encoders import DenseProjector, Projector, cell_offset
 from ..losses.infonce import info_nce
-from ..losses.streaming import wide
+from ..losses.streaming import refuse_transforms, wide, zero_of
 from ..positives.matching import choose_matches, match_accuracy
 from .moco import MoCo, MoCoConfig
 from .contract import make_encoder
@@ -32,10 +32,11 @@ def densecl_loss(
     key_dense, # (N, D, S) of the key view
     match, # (N, S) integer: the key cell that belongs to each query cell, −1 = none (leaves the mean)
     negatives, # (K, D) unit rows of the queue, used as given
-    temperature:float=.2 # τ
+    temperature=.2 # τ: a number, or a scalar tensor that may be learned
 ):
     """DenseCL's dense term (released densecl.py): InfoNCE of every matched cell against the queue.
     Normalises over D. All −1 gives 0. `ValueError` names a bad argument."""
+    refuse_transforms()
     check_dense(query_dense, key_dense, match, negatives)
     query_dense, key_dense, negatives = wide(query_dense, key_dense, negatives)
     D = query_dense.shape[1]
@@ -44,7 +45,7 @@ def densecl_loss(
     t = F.normalize(key_dense, dim=1).transpose(1, 2).gather(1, matched)
     kept = match >= 0
     if not kept.all():
-        if not kept.any(): return 0 * (query_dense.sum() + key_dense.sum())
+        if not kept.any(): return zero_of(query_dense, key_dense, negatives, temperature)
         r, t = r[kept], t[kept]
     return info_nce(r.reshape(-1, D), t.reshape(-1, D), negatives, temperature)
 
@@ -121,6 +122,10 @@ class DenseCL(MoCo):
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
         self.lambda_now = 0. if self.config.lambda_warmup_steps else self.config.loss_lambda
 
+    @property
+    def couples_images(self): # images have unequally many matches
+        return self.config.positives in ("geometric", "mutual")
+
 # %% ../../nbs/5_methods/53_densecl.ipynb #3423f981
 def dense_keys(self, key_dense, match):
     "What the second queue takes: pooled vectors (pooled, then normalised), or every matched key."
@@ -164,7 +169,8 @@ def densecl_loss_of_images(self,
     with torch.no_grad():
         keys = self.embed_keys(views[1].image, generator)
         key_cells, key_global, key_dense = (output.float() for output in keys)
-        truth = choose_matches("geometric", key_cells, key_cells, *views)
+        offset = cell_offset(self.encoder)
+        truth = choose_matches("geometric", key_cells, key_cells, *views, offset=offset)
         match = truth if self.config.positives == "geometric" else choose_matches(
             self.config.positives, query_cells.detach().float(), key_cells)
     dense = query_dense.float().flatten(2), key_dense.flatten(2)

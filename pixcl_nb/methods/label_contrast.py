@@ -9,19 +9,19 @@ __all__ = ['LabelContrast', 'fill_batch']
 from dataclasses import dataclass, field, replace
 
 import torch
-import torch.distributed as dist
 from torch import nn
-from torch.nn.functional import interpolate, normalize
+from torch.nn.functional import interpolate, normalize, pad
 
 from ..checks import check_name, check_range, check_tensor
 from ..images.cells import check_labels, labels_at_grid
 from ..images.views import ViewConfig, random_view
 from ..losses.collapse import compactness, embedding_spread
-from ..losses.label_losses import FORMS, pixel_contrast
+from ..losses.label_losses import contrast_and_count, FORMS
+from ..losses.streaming import check_temperature
 from .contract import Method, make_encoder
 from .cp2 import make_decoder
 from ..networks.encoders import DenseProjector
-from ..processes import distributed_world, from_first, gather_rows
+from ..processes import batch_place, gather_rows, same_for_all, share_of_mean, Shares
 
 # %% ../../nbs/5_methods/55_label_contrast.ipynb #c99c083e
 def two_colours(
@@ -198,7 +198,7 @@ def check_label_config(
 ):
     "`ValueError` names the setting that cannot be."
     for name, options in OPTIONS.items(): check_name(name, getattr(config, name), options)
-    check_range("temperature", config.temperature, above=0)
+    check_temperature(config.temperature)
     for name in ("dim", "hidden", "samples"): check_range(name, getattr(config, name), 1)
     if config.resolution is not None: check_range("resolution", config.resolution, 2)
 
@@ -223,16 +223,17 @@ class LabelBranch(nn.Module):
 
 # %% ../../nbs/5_methods/55_label_contrast.ipynb #pairedrows
 def paired(
-    rows, # (B, N, D) of this process's images
+    rows, # (B, N, D) of this share's images
     labels, # (B, N)
-    generator=None, # draws the pairs (the first process's does)
-    pairing:str="derangement" # see `partners`
+    generator=None, # draws the pairs (the first share's does)
+    pairing:str="derangement", # see `partners`
+    everybody:bool=False # these are the rows of the whole batch already
 ):
-    """Rows and labels of each image's partner. With several processes the pairs are drawn once over all their
-    images, so that k processes pair as one would."""
-    rank, world = distributed_world()
-    pair = from_first(partners(world * len(rows), generator, pairing)).to(rows.device).chunk(world)[rank]
-    return gather_rows(rows)[pair], gather_rows(labels)[pair]
+    """Rows and labels of each image's partner. With several shares of a batch the pairs are drawn once over
+    all their images, so that k shares pair as one would."""
+    share, shares = (0, 1) if everybody else batch_place()
+    pair = same_for_all(partners(shares * len(rows), generator, pairing)).to(rows.device).chunk(shares)[share]
+    return (rows[pair], labels[pair]) if everybody else (gather_rows(rows)[pair], gather_rows(labels)[pair])
 
 # %% ../../nbs/5_methods/55_label_contrast.ipynb #8bcd3430
 def two_classes(
@@ -244,17 +245,25 @@ def two_classes(
     return torch.where(valid, y, -1).amax(1) > torch.where(valid, y, 2**31).amin(1)
 
 # %% ../../nbs/5_methods/55_label_contrast.ipynb #bf7e3dbc
-def share_of_images(
-    labels, # integer (B, N); 255 = ignored
-    ignore_index:int=255 # label of pixels that do not count
+def contrast_of_batch(
+    f, y, # (B, N, D) rows of this share's images and their (B, N) labels
+    g, y_g=None, # the other view; None = the same labels
+    generator=None, # draws the pairs across images
+    pairing:str="derangement", # see `partners`
+    **how # form and temperature, as `pixel_contrast` takes them
 ):
-    """What this process's mean over its valid images weighs in the mean over all processes (1 without any):
-    with it DDP's average is one process's loss."""
-    if not (dist.is_available() and dist.is_initialized()): return 1.
-    mine = (labels != ignore_index).any(1).sum().float()
-    total = mine.clone()
-    dist.all_reduce(total)
-    return mine * dist.get_world_size() / total.clamp(min=1)
+    """`pixel_contrast` of a batch of which this process or part has a share: weighted so that the mean over
+    the shares is the loss of the whole batch."""
+    form, y_g = how["form"], y if y_g is None else y_g
+    # a part has no second chance to learn what other parts' losses ask of its rows: each computes them all
+    everybody = form == "supcon" or (form.endswith("cross") and Shares.now is not None)
+    if everybody: f, y, g, y_g = (gather_rows(x) for x in (f, y, g, y_g))
+    other, other_labels = g, y_g
+    if form.endswith("cross"):
+        other, other_labels = paired(g, y_g, generator, pairing, everybody)
+        if form == "paper_cross": other, other_labels = (g, other), (y_g, other_labels)
+    loss, count = contrast_and_count(f, y, other, other_labels, **how)
+    return loss if everybody else loss * share_of_mean(count)
 
 # %% ../../nbs/5_methods/55_label_contrast.ipynb #f7574cdf
 class LabelContrast(Method):
@@ -271,6 +280,9 @@ class LabelContrast(Method):
     @property
     def head(self): return self.branch.decoder
 
+    @property
+    def couples_images(self): return self.config.form != "released_within"
+
     def embed(self, images):
         "Unit rows (B, h·w, dim) and (h, w). The released l2_normalize never divides by less than 1e-6."
         features = self.branch(images).float()
@@ -284,20 +296,14 @@ def label_terms(self,
     generator=None # draws the pairs across images
 )->dict:
     "The loss of two colourings' rows, and what to watch."
-    rows, form = f.flatten(0, 1), self.config.form
+    rows = f.flatten(0, 1)
     watch = {**compactness(rows, labels.flatten()), "two_classes": two_classes(labels).float().mean(),
              "spread": embedding_spread(rows)}
     undefined = [name for name in ("compact", "close") if not watch[name].isfinite()]
     for name in undefined: watch.pop(name)
-    weight = 1.
-    if form == "supcon": f, f_hat, labels = (gather_rows(x) for x in (f, f_hat, labels))     # one bag
-    elif form.startswith("paper"): weight = share_of_images(labels)
-    other, other_labels = f_hat, labels
-    if form.endswith("cross"):
-        other, other_labels = paired(f_hat, labels, generator, self.config.pairing)
-        if form == "paper_cross": other, other_labels = (f_hat, other), (labels, other_labels)
-    loss = pixel_contrast(f, labels, other, other_labels, form=form, temperature=self.config.temperature)
-    return {"loss": loss * weight, **watch}
+    how = dict(form=self.config.form, temperature=self.config.temperature)
+    loss = contrast_of_batch(f, labels, f_hat, generator=generator, pairing=self.config.pairing, **how)
+    return {"loss": loss, **watch}
 
 LabelContrast.terms = label_terms
 
@@ -319,6 +325,8 @@ def label_loss_of_images(self,
     if strategy != "all":
         predictions = nearest_class_mean(f, labels) if strategy == "hard" else None
         chosen = sample_pixels(labels, self.config.samples, strategy, generator, predictions)
+        if batch_place()[1] > 1:                                               # shares meet in equal shapes
+            chosen = pad(chosen, (0, labels.shape[1] - chosen.shape[1]), value=-1)
         if not chosen.shape[1]: chosen = chosen.new_zeros(len(labels), 1)      # nothing labelled
         (f, labels), (f_hat, _) = take_pixels(f, labels, chosen), take_pixels(f_hat, labels, chosen)
     return self.terms(f, f_hat, labels, generator)

@@ -12,9 +12,10 @@ import torch
 from torch import nn
 from torch.nn.functional import normalize
 
-from ..checks import check_name, check_range
+from ..checks import check_name
 from ..networks.encoders import Projector
 from ..losses.infonce import info_nce
+from ..losses.streaming import check_temperature
 from .contract import Method, make_encoder
 from ..networks.momentum import BATCH_NORMS, KeyQueue, MomentumEncoder, embed_keys, set_batch_norm
 from ..losses.collapse import embedding_spread
@@ -34,7 +35,7 @@ class MoCoConfig:
     splits: int = 8             # groups, when split
 
     def __post_init__(self):
-        check_range("temperature", self.temperature, above=0)
+        check_temperature(self.temperature)
         check_name("batch_norm", self.batch_norm, BATCH_NORMS)
 
 # %% ../../nbs/5_methods/52_moco.ipynb #971af974

@@ -8,16 +8,44 @@ __all__ = ['create_encoder', 'Projector', 'DenseProjector', 'SegmentationHead', 
 
 # %% ../../nbs/2_networks/21_encoders.ipynb #ac9a477a
 import argparse
+import collections
+import copy
+import datetime
 import difflib
+import fnmatch
+import json
+import math
+import pathlib
 import pickle
+import re
+import types
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import numpy as np
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from ..checks import check_finite, check_name, check_range, check_tensor, library_folder
+from ..checks import IMAGENET_MEAN, IMAGENET_STD
+from ..processes import distributed_world
+
+# %% ../../nbs/2_networks/21_encoders.ipynb #3415947a
+OFFSETS = {} # layout of a network → where its cells look; each is measured once
+
+class Encoder(nn.Module):
+    "What every encoder of this library carries besides its weights."
+    mean, std = IMAGENET_MEAN, IMAGENET_STD # of the colours (0 to 1) that it was trained with
+    weights = None # what `load_checkpoint` put into it: file, loaded, of, not_loaded
+
+    @property
+    def offset(self):
+        "(x, y) pixels from a cell's centre to where it looks; measured when first asked, then carried."
+        layout = type(self), repr(self)                  # kernels, strides and paddings decide, not weights
+        if layout not in OFFSETS: OFFSETS[layout] = measure_offset(self)
+        return OFFSETS[layout]
 
 # %% ../../nbs/2_networks/21_encoders.ipynb #cc3ccc9c
 def conv_norm(
@@ -66,7 +94,7 @@ def init_convolutions(
     return network
 
 # %% ../../nbs/2_networks/21_encoders.ipynb #cefc8a4f
-class TinyResNet(nn.Module):
+class TinyResNet(Encoder):
     "`pixcl_tiny`: a stem and four `BasicBlock`s, 256 channels at stride 8. Ours: no published weights exist."
     STRIDES = {4: (2, 1, 1, 1), 8: (2, 2, 1, 1), 16: (2, 2, 2, 1)}
     def __init__(self,
@@ -85,14 +113,116 @@ class TinyResNet(nn.Module):
         init_convolutions(self, zero_init_residual)
     def forward(self, images): return self.blocks(self.stem(images))
 
+# %% ../../nbs/2_networks/21_encoders.ipynb #7d39e96b
+class LetThrough(nn.Module):
+    "Stands for a layer that favours no direction."
+    def forward(self, x, *arguments, **keywords): return x
+
+EVEN = re.compile("Norm|Squeeze|SEModule|Eca|Cbam|GlobalContext|Gather|Attn|Attention|Dropout|DropPath")
+
+def even_part(
+    part:nn.Module # of a network
+):
+    "A layer's stand-in that shows where it looks (filters are changed in place), or None if it has parts."
+    if isinstance(part, (nn.Conv2d, nn.Linear)):
+        if "Std" in type(part).__name__: part = plain_convolution(part)
+        nn.init.constant_(part.weight, 1 / part.weight[0].numel())
+        if part.bias is not None: nn.init.zeros_(part.bias)
+        return part
+    if isinstance(part, nn.MaxPool2d):         # a maximum of equal values has no middle
+        return nn.AvgPool2d(part.kernel_size, part.stride, part.padding, part.ceil_mode)
+    is_block = any(isinstance(inner, nn.Conv2d) for inner in part.modules())
+    even = EVEN.search(type(part).__name__) and ("Norm" not in type(part).__name__ or not is_block)
+    return LetThrough() if even else None
+
+# %% ../../nbs/2_networks/21_encoders.ipynb #19626c23
+def plain_convolution(
+    part:nn.Conv2d # one that standardises its weights whenever it is used
+)->nn.Conv2d:
+    "A convolution of the same place and size that takes its weights as they are."
+    from timm.layers import Conv2dSame
+    kind = Conv2dSame if "Same" in type(part).__name__ else nn.Conv2d
+    return kind(part.in_channels, part.out_channels, part.kernel_size, part.stride, part.padding,
+                part.dilation, part.groups, part.bias is not None).requires_grad_(False)
+
+def evenly(
+    network:nn.Module # changed in place
+):
+    "Every filter a plain average, everything else let through. Returns the network."
+    for name, part in network.named_children():
+        found = even_part(part)
+        setattr(network, name, evenly(part) if found is None else found)
+    return network
+
+# %% ../../nbs/2_networks/21_encoders.ipynb #9825db66
+def gradient_centre(
+    features, # (1, C, h, w), with a graph back to the picture
+    images, # (1, 3, H, W)
+    cell # (row, column)
+):
+    "Where one cell looks, (x, y) in pixels: the centre of its gradient. NaN where it has none."
+    with torch.enable_grad(): total = features[0, :, *cell].sum()
+    seen = torch.autograd.grad(total, images, retain_graph=True)[0][0].double().sum(0)
+    y, x = (torch.arange(side) + .5 for side in seen.shape)
+    return torch.stack([(seen.sum(0) * x).sum(), (seen.sum(1) * y).sum()]) / seen.sum()
+
+def even_features(
+    encoder:nn.Module # left untouched
+):
+    "A picture, and the features that `evenly`'s network makes of it."
+    network = evenly(copy.deepcopy(encoder).cpu().float().eval().requires_grad_(False))
+    patches = getattr(getattr(network, "body", None), "patch_embed", None)
+    side = math.ceil(max(256, 16 * encoder.stride) / encoder.stride) * encoder.stride
+    size = patches.img_size if getattr(patches, "strict_img_size", False) else (side, side)
+    with torch.enable_grad(), torch.autocast("cpu", enabled=False):
+        images = torch.ones(1, 3, *size, requires_grad=True)
+        return images, network(images)
+
+# %% ../../nbs/2_networks/21_encoders.ipynb #a49dcd66
+def measure_offset(
+    encoder:nn.Module # any encoder with .stride; left untouched
+)->tuple: # (x, y) pixels
+    """How far from its centre a cell looks. (0, 0) for features that do not depend on the picture;
+    `ValueError` where it cannot be measured."""
+    stride, (images, features) = encoder.stride, even_features(encoder)
+    if not features.requires_grad: return 0., 0.
+    height, width = images.shape[2:]
+    cell = [cells // 2 for cells in features.shape[2:]]
+    for _ in range(2):                   # again with the cell that looks at the middle, far from the borders
+        at = gradient_centre(features, images, cell)
+        if not torch.isfinite(at).all():
+            raise ValueError("encoder: where its cells look cannot be measured; set encoder.offset = (x, y), "
+                             "the pixels from a cell's centre to the place it looks at")
+        found = at - (torch.tensor(cell[::-1]) + .5) * stride
+        middle = ((torch.tensor([width, height]) / 2 - found) / stride - .5).round().int().tolist()
+        cell = [min(max(0, c), n - 1) for c, n in zip(middle[::-1], features.shape[2:])]
+    half = (2 * found).round() / 2           # the picture's border pulls by some hundredths
+    return tuple((torch.where((found - half).abs() < .15, half, found) + 0.).tolist())
+
+def cell_offset(
+    encoder:nn.Module # any module with .stride
+)->tuple: # (x, y) pixels
+    "An encoder's `offset`; one that has none is measured, and carries it from then on."
+    if getattr(encoder, "offset", None) is None: encoder.offset = measure_offset(encoder)
+    return encoder.offset
+
 # %% ../../nbs/2_networks/21_encoders.ipynb #e00cd91c
-class ConvEncoder(nn.Module):
+def own_colours(
+    network:nn.Module # made by timm
+)->tuple: # mean, deviation: three numbers each, of colours in 0 to 1
+    "The colours that timm's weights of this network were trained with."
+    about = network.pretrained_cfg
+    return tuple(float(value) for value in about["mean"]), tuple(float(value) for value in about["std"])
+
+# %% ../../nbs/2_networks/21_encoders.ipynb #80a1b0eb
+class ConvEncoder(Encoder):
     "The last feature map of a timm backbone made with `features_only`."
     def __init__(self,
         body:nn.Module # a timm feature network with one output
     ):
         super().__init__()
         self.body = body
+        self.mean, self.std = own_colours(body)
         self.channels = body.feature_info.channels()[-1]
         self.stride = body.feature_info.reduction()[-1]
     def forward(self, images):
@@ -100,14 +230,15 @@ class ConvEncoder(nn.Module):
         # some timm families keep channels last
         return out if out.shape[1] == self.channels else out.permute(0, 3, 1, 2)
 
-# %% ../../nbs/2_networks/21_encoders.ipynb #80a1b0eb
-class TokenEncoder(nn.Module):
+# %% ../../nbs/2_networks/21_encoders.ipynb #2aecb505
+class TokenEncoder(Encoder):
     "A vision transformer whose patch tokens are laid out as a map; class and register tokens are dropped."
     def __init__(self,
         body:nn.Module # a timm transformer made with `dynamic_img_size=True` and no classifier
     ):
         super().__init__()
         self.body, self.channels, self.stride = body, body.num_features, body.patch_embed.patch_size[0]
+        self.mean, self.std = own_colours(body)
     def forward(self, images):
         rows, columns = images.shape[-2] // self.stride, images.shape[-1] // self.stride
         if rows*self.stride != images.shape[-2] or columns*self.stride != images.shape[-1]:
@@ -201,7 +332,7 @@ def create_encoder(
     output_stride:int=None, # pixels per feature cell; None = the network's own (pixcl_tiny: 8)
     pretrained:bool=False, # timm's weights, downloaded by timm
     **options # for the network, e.g. zero_init_last=False (timm) or zero_init_residual=True (pixcl_tiny)
-): # nn.Module, B×3×H×W → B×C×h×w, with `.channels` and `.stride`
+): # nn.Module, B×3×H×W → B×C×h×w, with `.channels`, `.stride`, `.mean`, `.std`, `.offset`
     """A dense encoder. Raises `ValueError` on an unknown name or an impossible stride, `RuntimeError` if a
     download fails."""
     if name != "pixcl_tiny":
@@ -396,52 +527,77 @@ class ASPPHead(SegmentationHead):
     ): super().__init__(ASPPBody(channels, width, rates), num_classes, dropout)
 
 # %% ../../nbs/2_networks/21_encoders.ipynb #b36ffae0
-LAYOUTS = [  # prefix in the file, who writes it; the one that fits most tensors wins
-    ("module.encoder_q.backbone.", "CP2"),
-    ("encoder_q.backbone.", "CP2"),
-    ("module.encoder_q.", "MoCo v1/v2"),
-    ("encoder_q.", "MoCo v1/v2"),
-    ("backbone.", "DenseCL, mmselfsup, mmpretrain"),
-    ("module.backbone.", "DenseCL, mmselfsup, mmpretrain"),
-    ("encoder_q.0.", "DenseCL, mmselfsup, mmpretrain"),
-    ("module.encoder.", "PixPro"),
-    *[(owner + wrapper, "pixcl_nb") for owner in ("branch.encoder.", "encoder.", "")
-      for wrapper in ("body.model.", "body.", "") if owner or wrapper],
-    ("", "plain (torchvision, timm, extracted backbone)"),
-    ("module.", "plain (torchvision, timm, extracted backbone)"),
-    ("model.", "plain (torchvision, timm, extracted backbone)"),
-]
+def harmless_values()->list:
+    "Kinds of values that people keep beside weights and that only hold data, as `safe_globals` wants them."
+    numbers = {np.dtype(code) for code in "?bBhHiIlLqQefdFD"}
+    rebuilt = [(np._core.multiarray.scalar, "scalar"), (np._core.multiarray._reconstruct, "_reconstruct")]
+    arrays = [(value, f"numpy.{core}.multiarray.{name}")
+              for core in ("core", "_core") for value, name in rebuilt]
+    paths = [(pathlib.PurePosixPath, f"pathlib.{place}{name}") for place in ("", "_local.")
+             for name in ("PosixPath", "PurePosixPath")]
+    windows = [(pathlib.PureWindowsPath, f"pathlib.{place}{name}") for place in ("", "_local.")
+               for name in ("WindowsPath", "PureWindowsPath")]
+    return [argparse.Namespace, types.SimpleNamespace, datetime.datetime, datetime.date, datetime.timedelta,
+            collections.OrderedDict, np.ndarray, np.dtype, *{type(one) for one in numbers},
+            *arrays, *paths, *windows]
 
 # %% ../../nbs/2_networks/21_encoders.ipynb #af6e978e
-@dataclass
-class CheckpointReport:
-    "What `load_checkpoint` found."
-    layout:str                # who writes such files
-    prefix:str                # what stood before the backbone's names
-    matched:int               # tensors of the encoder that were loaded
-    total:int                 # tensors the encoder has (batch counters aside)
-    missing:list = field(default_factory=list)       # names the file does not have
-    mismatched:list = field(default_factory=list)    # "name: file shape, encoder shape"
-    # the file's other tensors: heads, classifiers, queues, key networks
-    unused:list = field(default_factory=list)
-    def __repr__(self):
-        some = lambda names: (
-            f"{len(names)} ({', '.join(names[:4])}{', …' if len(names) > 4 else ''})" if names else "none"
-        )
-        return (
-            f"{self.layout} layout, prefix {self.prefix!r}: {self.matched} of {self.total} tensors loaded;"
-            f" missing {some(self.missing)}; other shape {some(self.mismatched)}; not used"
-            f" {some(self.unused)}"
-        )
+class PlainUnpickler(pickle.Unpickler):
+    "Reads a pickle that holds arrays and plain values (detectron2's .pkl), and nothing else."
+    def find_class(self, module, name):
+        for kind in harmless_values():
+            kind, full = kind if isinstance(kind, tuple) else (kind, f"{kind.__module__}.{kind.__qualname__}")
+            if full == f"{module}.{name}": return kind
+        raise pickle.UnpicklingError(f"GLOBAL {module}.{name} is not allowed")
+
+def as_tensors(
+    value # of a pickle
+):
+    "The same with numpy's arrays as tensors."
+    if isinstance(value, dict): return {key: as_tensors(inner) for key, inner in value.items()}
+    return torch.from_numpy(value) if isinstance(value, np.ndarray) and value.dtype != object else value
 
 # %% ../../nbs/2_networks/21_encoders.ipynb #d2c64846
-def plain_state(
-    encoder:nn.Module # made by `create_encoder`
-): # dict of name → tensor (the encoder's own, not copies)
-    "The encoder's tensors under the names torchvision and timm give them, without this library's wrapper."
-    body = getattr(encoder, "body", encoder)
-    names = getattr(body, "model", body) if isinstance(encoder, (ConvEncoder, TokenEncoder)) else encoder
-    return (names if isinstance(names, nn.Module) else body).state_dict()
+def read_pickle(
+    path:Path # that `torch.save` or `pickle.dump` wrote
+):
+    "Tensors, numbers and words of a pickle. `ValueError` if it wants to run code."
+    try:
+        with path.open("rb") as file:
+            if file.read(1) == b"\x80":          # no archive: one pickle, or torch's old row of pickles
+                file.seek(0)
+                first = PlainUnpickler(file).load()
+                if isinstance(first, dict): return as_tensors(first)
+            file.seek(0)                     # the open file: by its path torch would judge it by its ending
+            with torch.serialization.safe_globals(harmless_values()):
+                return torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        told = str(error)
+        wanted = (
+            told.split("GLOBAL ")[-1].split(" ")[0] if "GLOBAL" in told else "an object that is no tensor"
+        )
+        raise ValueError(
+            f"path: {path.name} holds pickled Python objects ({wanted}) and loading it could run code; "
+            "refused. If you trust its source, once, elsewhere: torch.save({'state_dict': "
+            "torch.load(file, weights_only=False)['state_dict']}, new_file)"
+        ) from error
+
+# %% ../../nbs/2_networks/21_encoders.ipynb #540f5964
+def is_safetensors(
+    path:Path # any file
+)->bool:
+    "Whether the first bytes are those of a safetensors file: a length that fits, then a JSON object."
+    with path.open("rb") as file: head = file.read(9)
+    return len(head) == 9 and head[8:] == b"{" and int.from_bytes(head[:8], "little") < path.stat().st_size
+
+def read_safetensors(
+    path:Path # a safetensors file
+)->dict: # its tensors by name; what else it says under "__metadata__"
+    "Everything in a safetensors file, weights of one byte expanded."
+    from safetensors import safe_open
+    with safe_open(path, "pt") as file:
+        return {**expand_state({name: file.get_tensor(name) for name in file.keys()}),
+                "__metadata__": file.metadata() or {}}
 
 # %% ../../nbs/2_networks/21_encoders.ipynb #d5bf7788
 def compress_state(
@@ -470,106 +626,374 @@ def expand_state(state:dict)->dict:
     return {name: whole(name, tensor) for name, tensor in state.items() if not name.endswith("::scale")}
 
 # %% ../../nbs/2_networks/21_encoders.ipynb #b7c9c603
-def read_pickle(
-    path:Path # that `torch.save` wrote
-):
-    "Tensors, numbers and words of a pickle. `ValueError` if it wants to run code."
-    try:
-        with torch.serialization.safe_globals([argparse.Namespace]):    # PixPro keeps its options so: no code
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        told = str(error)
-        wanted = (
-            told.split("GLOBAL ")[-1].split(" ")[0] if "GLOBAL" in told else "an object that is no tensor"
-        )
-        raise ValueError(
-            f"path: {path.name} holds pickled Python objects ({wanted}) and loading it could run code; "
-            "refused. If you trust its source, once, elsewhere: torch.save({'state_dict': "
-            "torch.load(file, weights_only=False)['state_dict']}, new_file)"
-        ) from error
-
-# %% ../../nbs/2_networks/21_encoders.ipynb #46258797
 def read_checkpoint(
-    path # .safetensors, or anything torch.save wrote
+    path # safetensors, or anything torch.save wrote, whatever its ending
 ): # what the file holds: tensors, numbers, words in dictionaries; on the CPU
     """Read tensors only, never code. `FileNotFoundError`, or `ValueError` for a file that is broken or wants
     to run code."""
     path = Path(path)
     if not path.is_file(): raise FileNotFoundError(f"path: no file {str(path)!r}")
-    try:
-        if path.suffix != ".safetensors": return read_pickle(path)
-        from safetensors.torch import load_file
-        return expand_state(load_file(path))
+    try: return read_safetensors(path) if is_safetensors(path) else read_pickle(path)
     except ValueError: raise
     except Exception as error:
         raise ValueError(f"path: {path.name} is cut off, empty or no checkpoint ({type(error).__name__}); "
                          "fetch it again and compare its size") from error
 
-# %% ../../nbs/2_networks/21_encoders.ipynb #a9719660
+# %% ../../nbs/2_networks/21_encoders.ipynb #c08c597d
+def plain_network(
+    encoder:nn.Module # made by `create_encoder`
+)->nn.Module:
+    "The network whose names torchvision and timm know, without this library's wrapper."
+    if not isinstance(encoder, (ConvEncoder, TokenEncoder)): return encoder
+    inner = getattr(encoder.body, "model", None)
+    return inner if isinstance(inner, nn.Module) else encoder.body
+
+def plain_state(
+    encoder:nn.Module # made by `create_encoder`
+): # dict of name → tensor (the encoder's own, not copies)
+    "The encoder's tensors under the names torchvision and timm give them, without this library's wrapper."
+    return plain_network(encoder).state_dict()
+
+DETECTRON2 = [
+    (r"^(conv1|bn1)\b", r"stem.\1"),
+    *((f"^layer{stage}\\.", f"res{stage + 1}.") for stage in range(1, 5)),
+    (r"\bbn(\d)\b", r"conv\1.norm"), (r"downsample\.0", "shortcut"), (r"downsample\.1", "shortcut.norm")]
+DEEP_STEM = [(r"^conv1\.(\d)\b", r"stem.\1"), (r"^bn1\b", "stem.7")]    # timm's conv1.0 … → mmseg's stem.0 …
+STAGES = [(r"^([a-z]+)_(\d+)\.", r"\1.\2.")]                      # features_only's stages_0 … → stages.0 …
+
+def renamed(
+    name:str, # of a tensor
+    rules # pairs of pattern and replacement
+)->str:
+    "A name under other rules: each applied in turn."
+    for pattern, replacement in rules: name = re.sub(pattern, replacement, name)
+    return name
+
+# %% ../../nbs/2_networks/21_encoders.ipynb #07d6b5d4
+def spellings(
+    encoder:nn.Module # made by `create_encoder`
+)->dict: # who spells so → {name in a file: the encoder's own name}
+    "How files may spell the encoder's names, ours first; spellings that are the same as ours are left out."
+    own = [name for name in plain_state(encoder) if not name.endswith("num_batches_tracked")]
+    number = {name: str(i) for i, (name, _) in enumerate(plain_network(encoder).named_children())}
+    numbered = lambda name: ".".join([number.get(name.split(".")[0], name), *name.split(".")[1:]])
+    ways = {"": lambda name: name, "undivided stages (timm)": lambda name: renamed(name, STAGES),
+            "mmsegmentation": lambda name: renamed(name, DEEP_STEM),
+            "detectron2": lambda name: renamed(name, DETECTRON2), "numbered children (lightly)": numbered}
+    found = {who: {way(name): name for name in own} for who, way in ways.items()}
+    return {who: names for who, names in found.items() if not who or names != found[""]}
+
+LAYOUTS = {  # prefix in the file → who writes it
+    "module.encoder_q.backbone.": "CP2", "encoder_q.backbone.": "CP2",
+    "module.encoder_q.": "MoCo v1/v2", "encoder_q.": "MoCo v1/v2",
+    "backbone.": "DenseCL, mmselfsup, mmpretrain", "module.backbone.": "DenseCL, mmselfsup, mmpretrain",
+    "encoder_q.0.": "DenseCL, mmselfsup, mmpretrain", "module.encoder.": "PixPro",
+    **{owner + wrapper: "pixcl_nb" for owner in ("branch.encoder.", "encoder.", "")
+       for wrapper in ("body.model.", "body.", "") if owner or wrapper},
+    **{prefix: "plain (torchvision, timm, extracted backbone)" for prefix in ("", "module.", "model.")}}
+
+# %% ../../nbs/2_networks/21_encoders.ipynb #3e5b78dd
 def tensor_tables(
     contents, # what `read_checkpoint` returned
-    depth:int=2 # how deep dictionaries are opened
-): # list of dicts name → tensor
+    where="", # keys that lead here
+    depth:int=6 # how deep dictionaries are opened
+)->dict: # keys that lead to it → {name: tensor}
     "Every dictionary of tensors in a checkpoint: the file itself, its `state_dict`, its `model`, …"
-    if not isinstance(contents, dict): return []
+    if isinstance(contents, (list, tuple)): contents = {str(i): value for i, value in enumerate(contents)}
+    if not isinstance(contents, dict): return {}
     table = {
         name: value for name, value in contents.items() if torch.is_tensor(value) and isinstance(name, str)
     }
-    inner = [found for value in contents.values() if depth and isinstance(value, dict)
-             for found in tensor_tables(value, depth - 1)]
-    return ([table] if table else []) + inner
+    found = {where: table} if table else {}
+    for key, value in contents.items() if depth else ():
+        if not torch.is_tensor(value): found |= tensor_tables(value, f"{where}{key}: ", depth - 1)
+    return found
 
-# %% ../../nbs/2_networks/21_encoders.ipynb #07d6b5d4
-def best_layout(
-    own, # the encoder's tensors, by plain name
-    tables # what `tensor_tables` found
-): # (table, prefix, who) that shares most names and shapes with the encoder; names break ties
-    "Which of the known layouts a file has."
-    def fit(candidate):
-        table, prefix, _ = candidate
-        names = [name for name in own if prefix + name in table]
-        return sum(table[prefix + name].shape == own[name].shape for name in names), len(names)
-    best = max(((table, prefix, who) for table in tables for prefix, who in LAYOUTS), key=fit)
-    return best if fit(best)[1] else (max(tables, key=len), "", "unknown")
-
-# %% ../../nbs/2_networks/21_encoders.ipynb #3e5b78dd
-def compare_tensors(
-    own:dict, # the encoder's tensors, by plain name
-    table:dict, # the file's tensors
-    prefix:str, # what stands before the encoder's names in the file
+@dataclass
+class Candidate:
+    "A network in a file that may be the one that is meant."
+    where:str # the keys that lead to it and what stands before its names
+    prefix:str # what stands before its names
     layout:str # who writes such files
-):
-    "`CheckpointReport`, and the names that fit by name and shape."
-    there = {name: table[prefix + name].shape for name in own if prefix + name in table}
-    matched = [name for name, shape in there.items() if shape == own[name].shape]
-    mismatched = [f"{name}: {tuple(shape)} in the file, {tuple(own[name].shape)} here"
-                  for name, shape in there.items() if shape != own[name].shape]
-    missing, taken = [name for name in own if name not in there], {prefix + name for name in matched}
-    unused = [name for name in table if name not in taken and not name.endswith("num_batches_tracked")]
-    return CheckpointReport(layout, prefix, len(matched), len(own), missing, mismatched, unused), matched
+    table:dict # all tensors of its dictionary
+    names:dict # the encoder's own name → name in the table
 
-# %% ../../nbs/2_networks/21_encoders.ipynb #10027031
+# %% ../../nbs/2_networks/21_encoders.ipynb #e0a65bc7
+def prefixes(
+    table:dict, # name → tensor
+    spelled:dict # name in a file → the encoder's own name
+)->dict: # prefix → {own name: name in the table}
+    "What stands before the encoder's names in a table, and which of them are there."
+    found = {}
+    for name in table:
+        parts = name.split(".")
+        for cut in range(len(parts)):
+            own = spelled.get(".".join(parts[cut:]))
+            if own: found.setdefault("".join(f"{part}." for part in parts[:cut]), {})[own] = name
+    return found
+
+# %% ../../nbs/2_networks/21_encoders.ipynb #630432f6
+def candidates(
+    encoder:nn.Module, # made by `create_encoder`
+    contents # what `read_checkpoint` returned
+)->list: # of `Candidate`
+    "The networks in a file that hold at least half as many of the encoder's names as the best one."
+    own, places = plain_state(encoder), {}
+    for where, table in tensor_tables(contents).items():
+        for who, spelled in spellings(encoder).items():
+            for prefix, names in prefixes(table, spelled).items():
+                layout = who or LAYOUTS.get(prefix, f"wrapped ({prefix})")
+                one = Candidate(where + prefix, prefix, layout, table, names)
+                fits = sum(table[name].shape == own[mine].shape for mine, name in names.items())
+                places.setdefault(one.where, []).append((fits, len(names), one))
+    best = [max(found, key=lambda each: each[:2]) for found in places.values()]
+    most = max((count for _, count, _ in best), default=0)
+    return [one for _, count, one in best if 2 * count >= most]
+
+# %% ../../nbs/2_networks/21_encoders.ipynb #d2e2fc2c
+ROLES = [  # (word of the network to use, or None = any other; word of its twin, or None = all others)
+    ("teacher", "student"), ("ema", None), ("averaged", None), ("shadow", None), ("online", "target"),
+    (None, "momentum"), (None, "k"), (None, "key"), (None, "slow")]
+
+def words_of(
+    where:str # keys and prefix
+)->set:
+    "The words in a place's name: 'model_ema.module.' has model, ema, module."
+    return set(re.findall("[a-z]+", where.lower()))
+
+def by_role(
+    found:list # of `Candidate`
+)->list:
+    "Those that the rules leave."
+    for wanted, twin in ROLES:
+        has_twin = [one for one in found if (twin or wanted) in words_of(one.where)]
+        if wanted is None: kept = [one for one in found if one not in has_twin]
+        elif twin is None: kept = has_twin
+        elif any(wanted in words_of(one.where) for one in found):
+            kept = [one for one in found if one not in has_twin]
+        else: continue
+        found = kept or found
+    return found
+
+# %% ../../nbs/2_networks/21_encoders.ipynb #d892eafd
+def same_tensors(
+    one:Candidate, # a network
+    other:Candidate # another
+)->bool:
+    "Whether two places of a file hold the same numbers."
+    return one.names.keys() == other.names.keys() and all(
+        torch.equal(one.table[name], other.table[other.names[own]]) for own, name in one.names.items())
+
+def choose_network(
+    file:str, # its name, for messages
+    found:list, # of `Candidate`
+    network:str=None # what the user asked for: a part of the place's name
+)->Candidate:
+    "The network that is meant. `ValueError` listing them where none is, or several are."
+    listed = "; ".join(f"{one.where or 'the file itself'!r} ({len(one.names)} tensors)" for one in found)
+    if network is not None:
+        exactly = [one for one in found if one.where == network]
+        asked = exactly or [one for one in found if network in one.where]
+        if len(asked) == 1: return asked[0]
+        raise ValueError(f"network: {network!r} names {len(asked)} of the networks in {file}: {listed}")
+    left = by_role(found)
+    if all(same_tensors(left[0], other) for other in left[1:]): return left[0]
+    raise ValueError(f"path: {file} holds {len(left)} networks that could be meant, nothing was loaded: "
+                     f"{listed}; say which with network=, e.g. network={left[0].where!r}")
+
+# %% ../../nbs/2_networks/21_encoders.ipynb #c4a83e4b
+def resampled(
+    name:str, # own name of a tensor
+    tensor, # of the file
+    network:nn.Module # the encoder's, without wrapper
+):
+    "A table of positions at the network's own size, by timm's functions; None for anything else."
+    from timm.layers import resample_abs_pos_embed, resize_rel_pos_bias_table
+    own = network.state_dict()[name]
+    if name.endswith("pos_embed") and tensor.dim() == own.dim() == 3 and tensor.shape[-1] == own.shape[-1]:
+        extra = 0 if getattr(network, "no_embed_class", False) else getattr(network, "num_prefix_tokens", 1)
+        side = round(max(0, tensor.shape[1] - extra) ** .5)
+        if side ** 2 != tensor.shape[1] - extra or not side: return None
+        return resample_abs_pos_embed(tensor.float(), network.patch_embed.grid_size, num_prefix_tokens=extra)
+    if name.endswith("relative_position_bias_table") and tensor.shape[-1] == own.shape[-1]:
+        window = network.get_submodule(name.rpartition(".")[0]).window_size
+        return resize_rel_pos_bias_table(tensor.float(), window, tuple(own.shape))
+
+# %% ../../nbs/2_networks/21_encoders.ipynb #850ba359
+def adapted(
+    tensor, # first layer of the file, (out, channels, height, width)
+    own # the encoder's
+):
+    "A first layer for other channels or another patch size; None where neither is possible."
+    from timm.layers import resample_patch_embed
+    from timm.models import adapt_input_conv
+    tensor, channels = tensor.float(), own.shape[1]
+    if tensor.dim() != 4 or own.dim() != 4 or tensor.shape[0] != own.shape[0]: return None
+    if tensor.shape[1] == 1 != channels: tensor = tensor.expand(-1, channels, -1, -1) / channels    # grey
+    elif tensor.shape[1] == 3 != channels: tensor = adapt_input_conv(channels, tensor)
+    if tensor.shape[2:] != own.shape[2:]: tensor = resample_patch_embed(tensor, list(own.shape[2:]))
+    return tensor if tensor.shape == own.shape else None
+
+# %% ../../nbs/2_networks/21_encoders.ipynb #e2bae54f
+def some(
+    names # a list of words
+)->str:
+    "How many there are and what the first four are called."
+    return f"{len(names)} ({', '.join(names[:4])}{', …' if len(names) > 4 else ''})" if names else "none"
+
+# %% ../../nbs/2_networks/21_encoders.ipynb #078ab025
+class WhatWasLoaded:
+    "What follows from a report's lists."
+    @property
+    def plain(self):
+        "Whether every tensor of the encoder was loaded as it stood, from the only network of the file."
+        return not (self.not_loaded or self.changed or self.network)
+
+    @property
+    def not_loaded(self):
+        "Names of the encoder's tensors that keep the values they had."
+        return [*self.missing, *(words.split(":")[0] for words in self.mismatched)]
+
+# %% ../../nbs/2_networks/21_encoders.ipynb #e4d14744
+@dataclass
+class CheckpointReport(WhatWasLoaded):
+    "What `load_checkpoint` found."
+    layout:str                # who writes such files
+    prefix:str                # what stood before the backbone's names
+    matched:int               # tensors of the encoder that were loaded
+    total:int                 # tensors the encoder has (batch counters aside)
+    missing:list = field(default_factory=list)       # names the file does not have
+    mismatched:list = field(default_factory=list)    # "name: file shape, encoder shape"
+    unused:list = field(default_factory=list)        # the file's other tensors: heads, queues, key networks
+    changed:list = field(default_factory=list)       # "name: resampled from … to …", "name: adapted from …"
+    network:str = None        # the one that was taken, where the file holds several
+    file:str = None           # its name
+
+    def __repr__(self):
+        more = "".join([f"; of several networks took {self.network!r}" if self.network else "",
+                        f"; changed {some(self.changed)}" if self.changed else ""])
+        return (
+            f"{self.layout} layout, prefix {self.prefix!r}: {self.matched} of {self.total} tensors loaded;"
+            f" missing {some(self.missing)}; other shape {some(self.mismatched)}; not used"
+            f" {some(self.unused)}{more}"
+        )
+
+# %% ../../nbs/2_networks/21_encoders.ipynb #6e18c66e
+def own_tensors(
+    encoder:nn.Module # made by `create_encoder`
+)->dict: # name → tensor
+    "The encoder's tensors that a file must bring: all but the counters of batches."
+    state = plain_state(encoder)
+    return {name: state[name] for name in state if not name.endswith("num_batches_tracked")}
+
+def first_layer(
+    own:dict # name → tensor
+)->str:
+    "The name of the first filter bank."
+    return next((name for name, value in own.items() if value.dim() == 4), None)
+
+# %% ../../nbs/2_networks/21_encoders.ipynb #e646809f
+def fit_tensors(
+    encoder:nn.Module, # made by `create_encoder`
+    one:Candidate, # the network of the file
+    adapt:bool=False # may the first layer be changed?
+)->tuple: # {own name: tensor}, what was changed to fit in words, what does not fit in words
+    "Every tensor of the file that has its place in the encoder, tables of positions resampled."
+    own, fitted, changed, mismatched = own_tensors(encoder), {}, [], []
+    for name in [name for name in own if name in one.names]:
+        given, value = one.table[one.names[name]], own[name]
+        how, found = "", given if given.shape == value.shape else None
+        if found is None: how, found = "resampled, ", resampled(name, given, plain_network(encoder))
+        if found is None and adapt and name == first_layer(own):
+            how, found = "adapted, ", adapted(given, value)
+        shapes = f"{tuple(given.shape)} in the file, {tuple(value.shape)} here"
+        if found is not None and found.is_floating_point() == value.is_floating_point():
+            fitted[name] = found
+            if how: changed.append(f"{name}: {how}{shapes}")
+        else: mismatched.append(f"{name}: {shapes if found is None else f'{given.dtype} in the file'}")
+    return fitted, changed, mismatched
+
+# %% ../../nbs/2_networks/21_encoders.ipynb #a6cdd3a1
+def report_on(
+    encoder:nn.Module, # made by `create_encoder`
+    one:Candidate, # the network of the file
+    fits:tuple # from `fit_tensors`
+)->CheckpointReport:
+    "What fits, what does not, and what nobody asked for."
+    own, (fitted, changed, mismatched) = own_tensors(encoder), fits
+    missing, taken = [name for name in own if name not in one.names], {one.names[name] for name in fitted}
+    unused = [name for name in one.table if name not in taken and not name.endswith("num_batches_tracked")]
+    return CheckpointReport(
+        one.layout, one.prefix, len(fitted), len(own), missing, mismatched, unused, changed)
+
+# %% ../../nbs/2_networks/21_encoders.ipynb #1a2ac070
+def refuse_unfit(
+    encoder:nn.Module, # the one that is to be loaded
+    report:CheckpointReport, # of the network that was taken
+    leave=(), # names (or patterns) of tensors that may keep their values
+    others:str="" # what else the file holds, for the message
+):
+    "`ValueError` for a tensor of another shape, or a missing one of two or more dimensions or of statistics."
+    own = own_tensors(encoder)
+    for pattern in leave:
+        if not fnmatch.filter(own, pattern): check_name("leave", pattern, own)
+    asked = {name for pattern in leave for name in fnmatch.filter(own, pattern)}
+    other = [name.split(":")[0] for name in report.mismatched]
+    needed = [name for name in report.missing if own[name].dim() > 1 or "running" in name]
+    wrong = [name for name in [*other, *needed] if name not in asked]
+    if not wrong and report.matched >= .95 * (report.total - len(asked)): return
+    remedy = "adapt=True to change the first layer, or " if first_layer(own) in other else ""
+    raise ValueError(f"path: {report.file} does not fit this encoder, nothing was loaded; {report}. Create "
+                     f"the encoder the file was trained with, or give {remedy}leave={wrong[:3] or ['*']} for "
+                     f"what may stay as it is{others}")
+
+# %% ../../nbs/2_networks/21_encoders.ipynb #d2eacffc
+def file_colours(
+    contents # what `read_checkpoint` returned
+)->dict: # mean and std, or nothing
+    "The colours that one of our own files says its network was trained with."
+    for about in (contents.get(key) for key in ("__metadata__", "meta", "pixcl_nb")):
+        if not isinstance(about, dict) or about.get("made_by") != "pixcl_nb": continue
+        read = lambda value: tuple(json.loads(value) if isinstance(value, str) else value)
+        return {name: read(about[name]) for name in ("mean", "std") if name in about}
+    return {}
+
+def take_notes(
+    encoder:nn.Module, # just loaded
+    report:CheckpointReport, # of what was loaded
+    colours:dict # mean and std, where the file says them
+):
+    "What the encoder carries from now on; said in one line where not everything was loaded as it stood."
+    for name, value in colours.items(): setattr(encoder, name, value)
+    encoder.weights = {
+        "file": report.file, "loaded": report.matched, "of": report.total, "not_loaded": report.not_loaded}
+    if not report.plain and distributed_world()[0] == 0: print(f"{report.file}: {report}", flush=True)
+
+# %% ../../nbs/2_networks/21_encoders.ipynb #737ad410
 def load_checkpoint(
     encoder:nn.Module, # made by `create_encoder`; changed in place, or left as it was if the file is refused
-    path, # a file of MoCo v1/v2, DenseCL, mmselfsup, CP2, PixPro, torchvision, timm, or our own
-    share:float=.95 # of the encoder's tensors that must be found, by name and shape
-):
-    """Load published weights into an encoder. Returns a `CheckpointReport`; raises `ValueError` if less than
-    `share` matches, and lists what does not."""
-    own = {name: tensor for name, tensor in plain_state(encoder).items()
-           if not name.endswith("num_batches_tracked")}
-    tables = tensor_tables(read_checkpoint(path))
-    if not tables:
-        raise ValueError(f"path: {Path(path).name} holds no dictionary of tensors; expected names like"
+    path, # a file of MoCo, DenseCL, CP2, DINO, BYOL, lightly, mmsegmentation, timm, torchvision, … or our own
+    leave=(), # names or patterns ("blocks.11.*") of tensors that may keep the values they have
+    adapt:bool=False, # change a first layer of other channels or patches to fit?
+    network:str=None # which of several networks in the file, e.g. "teacher"
+)->CheckpointReport:
+    """Load published weights. `ValueError`, and nothing loaded, if a tensor is missing or has another shape,
+    or if it is not clear which network is meant. Sets `.mean` and `.std` where the file says them."""
+    file, contents = Path(path).name, read_checkpoint(path)
+    if not tensor_tables(contents):
+        raise ValueError(f"path: {file} holds no dictionary of tensors; expected names like"
                          " 'layer1.0.conv1.weight'")
-    table, prefix, layout = best_layout(own, tables)
-    report, matched = compare_tensors(own, table, prefix, layout)
-    if len(matched) < share*len(own):
-        raise ValueError(f"path: {Path(path).name} does not fit this encoder, nothing was loaded; {report}. "
-                         "Create the encoder the file was trained with")
-    for name in matched: check_finite(f"path: {Path(path).name}: {name}", table[prefix + name])
+    found = candidates(encoder, contents) or [Candidate("", "", "unknown", {}, {})]
+    one = choose_network(file, found, network)
+    fits, others = fit_tensors(encoder, one, adapt), [other.where for other in found if other is not one]
+    report, own = report_on(encoder, one, fits), plain_state(encoder)
+    report.file, report.network = file, one.where if others else None
+    there = f". The file also holds {others}: choose with network=" if others else ""
+    refuse_unfit(encoder, report, [leave] if isinstance(leave, str) else leave, there)
+    for name, tensor in fits[0].items(): check_finite(f"path: {file}: {one.names[name]}", tensor)
     with torch.no_grad():
-        for name in matched: own[name].copy_(table[prefix + name])
+        for name, tensor in fits[0].items(): own[name].copy_(tensor)
+    take_notes(encoder, report, file_colours(contents))
     return report
 
 # %% ../../nbs/2_networks/21_encoders.ipynb #f5c67106

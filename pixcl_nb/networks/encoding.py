@@ -8,6 +8,7 @@ __all__ = ['encode', 'encode_images']
 # %% ../../nbs/2_networks/22_encoding.ipynb #dc099b82
 import copy
 import itertools
+import math
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -17,23 +18,35 @@ from torch import nn
 
 from ..checks import check_finite, check_range, check_tensor, IMAGENET_MEAN, IMAGENET_STD
 from ..images.cells import grid_size, pad_to_stride
+from .encoders import cell_offset
 
 # %% ../../nbs/2_networks/22_encoding.ipynb #497cc20e
+def colours_of(
+    encoder # any network; one without .mean and .std, or None, was trained with ImageNet's
+)->tuple: # mean, deviation: three numbers each, of colours in 0 to 1
+    "The colours an encoder was trained with. `ValueError` unless three numbers each, deviations above 0."
+    mean, std = (tuple(getattr(encoder, name, None) or usual)
+                 for name, usual in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)))
+    if len(mean) == len(std) == 3 and min(std) > 0: return mean, std
+    raise ValueError(f"encoder: its .mean {mean} and .std {std} must be three numbers each, std above 0")
+
 def standardise(
-    pixels # (…, 3, H, W) float, 0 to 1
+    pixels, # (…, 3, H, W) float, 0 to 1
+    encoder # whose colours they become
 ):
-    """Colours in ImageNet's deviations from ImageNet's mean: the one place of this library where these
-    numbers meet an image."""
+    """Colours in deviations from the mean that the encoder was trained with: the one place of this library
+    where these numbers meet an image."""
     mean, std = (
-        torch.tensor(value, device=pixels.device).view(3, 1, 1) for value in (IMAGENET_MEAN, IMAGENET_STD)
+        torch.tensor(value, device=pixels.device).view(3, 1, 1) for value in colours_of(encoder)
     )
     return (pixels - mean) / std
 
 def normalise(
-    images # (B, 3, H, W) uint8
+    images, # (B, 3, H, W) uint8
+    encoder # that shall see them
 ):
-    "Float images with ImageNet's mean and deviation, on the same device."
-    return standardise(images.float() / 255)
+    "Float images in the colours that the encoder was trained with, on the images' device."
+    return standardise(images.float() / 255, encoder)
 
 # %% ../../nbs/2_networks/22_encoding.ipynb #05031a58
 @contextmanager
@@ -82,7 +95,7 @@ def encode(
 ):
     """Features (B, C, ⌈H/s⌉, ⌈W/s⌉) of raw images. Raises `ValueError` naming the encoder on NaN or an
     unexpected shape."""
-    padded = pad_to_stride(normalise(images.to(device_of(encoder))), encoder.stride)
+    padded = pad_to_stride(normalise(images.to(device_of(encoder)), encoder), encoder.stride)
     features = encoder(padded)
     rows, columns = (side // encoder.stride for side in padded.shape[-2:])
     expected = (len(images), encoder.channels, rows, columns)
@@ -94,10 +107,10 @@ def encode(
 # %% ../../nbs/2_networks/22_encoding.ipynb #845bffb1
 def prepare_image(
     image, # uint8 (3, H, W)
-    stride:int, # the sides are padded (right, bottom) to multiples of it
+    encoder, # whose colours it takes and to whose stride the sides are padded (right, bottom)
     size:int=None # pixels of the longer side after resizing; None keeps the image as it is
 ):
-    """An image as an encoder wants it: (3, h, w) float, ImageNet-normalised, padded with the mean colour;
+    """An image as an encoder wants it: (3, h, w) float in its own colours, padded with the mean colour;
     and its (height, width) before padding."""
     check_tensor("image", image, "3 H W", "uint8")
     height, width = image.shape[1:]
@@ -106,7 +119,9 @@ def prepare_image(
         factor = check_range("size", size, 1) / max(height, width)
         height, width = max(1, round(height * factor)), max(1, round(width * factor))
         picture = F.interpolate(picture, (height, width), mode="bilinear", antialias=True)
-    return F.pad(standardise(picture[0]), (0, -width % stride, 0, -height % stride)), (height, width)
+    stride = encoder.stride
+    padding = (0, -width % stride, 0, -height % stride)
+    return F.pad(standardise(picture[0], encoder), padding), (height, width)
 
 # %% ../../nbs/2_networks/22_encoding.ipynb #35635388
 @dataclass
@@ -145,7 +160,7 @@ def encode_images(
     if not isinstance(stride, int):
         raise ValueError("encoder: has no integer `.stride`; use create_encoder, or set encoder.stride")
     parameter = next(encoder.parameters(), torch.zeros(()))
-    prepared = [prepare_image(image, stride, size) for image in images]
+    prepared = [prepare_image(image, encoder, size) for image in images]
     pictures, sizes = ([one[part] for one in prepared] for part in range(2))
     encoded = [None] * len(images)
     with evaluating(encoder):
@@ -158,3 +173,79 @@ def encode_images(
             for i, features in zip(some, maps):
                 encoded[i] = ImageFeatures(features, sizes[i], tuple(images[i].shape[1:]), stride)
     return encoded
+
+# %% ../../nbs/2_networks/22_encoding.ipynb #eacb9522
+def leaves(
+    count:int, # pictures
+    side:int, # pixels
+    seed:int=0, # of places, sizes and colours
+    each:int=150 # leaves on a picture
+):
+    "(count, 3, side, side) float in 0…1: discs and squares of random size and colour, later ones on top."
+    generator = torch.Generator().manual_seed(seed)
+    axis = torch.arange(side) + .5
+    pictures = torch.rand(count, 3, 1, 1, generator=generator).repeat(1, 1, side, side)
+    for picture in pictures:
+        for size, x, y, round_, *colour in torch.rand(each, 7, generator=generator).tolist():
+            across, down = (axis - x * side).abs()[None], (axis - y * side).abs()[:, None]
+            radius = 3 * (side / 12) ** size                     # from 3 pixels to a quarter of the side
+            inside = (across ** 2 + down ** 2 < radius ** 2 if round_ < .5
+                      else torch.maximum(across, down) < radius)
+            picture[:, inside] = torch.tensor(colour)[:, None]
+    return pictures
+
+# %% ../../nbs/2_networks/22_encoding.ipynb #9fcdbc38
+@torch.no_grad()
+def mirror_agreement(
+    encoder, # in evaluation mode
+    pictures, # (B, 3, L, L) float in 0…1, L = side + 4 strides
+    axis:int, # 3 mirrors left and right, 2 top and bottom
+    shifts # pixels by which the mirrored pictures are moved
+)->list:
+    "Mean cosine of cells (what all have in common taken away) with their mirrored ones, for each shift."
+    margin, device = 2 * encoder.stride, device_of(encoder)
+    def seen(pictures, shift):
+        side = pictures.shape[2] - 2 * margin
+        part = pictures.narrow(axis, margin - shift, side).narrow(5 - axis, margin, side)
+        features = encoder(standardise(part.to(device), encoder)).float()
+        return F.normalize(features - features.mean((0, 2, 3), keepdim=True), dim=1)
+    still, mirrored = seen(pictures, 0), pictures.flip(axis)
+    products = [(still * seen(mirrored, shift).flip(axis)).sum(1) for shift in shifts]
+    return [float(product[:, 1:-1, 1:-1].mean()) for product in products]
+
+# %% ../../nbs/2_networks/22_encoding.ipynb #3023df62
+def top_of(
+    shifts, # equally spaced
+    values # at each of them
+)->float:
+    "Where the parabola through the largest value and its neighbours has its top; None at an end, or flat."
+    index = max(range(len(values)), key=values.__getitem__)
+    if index in (0, len(values) - 1): return None
+    before, here, after = values[index - 1:index + 2]
+    bend = before - 2 * here + after
+    if not bend < -1e-4: return None
+    return shifts[index] + (shifts[1] - shifts[0]) * (before - after) / (2 * bend)
+
+# %% ../../nbs/2_networks/22_encoding.ipynb #78272bb1
+def mirror_tops(
+    encoder # in evaluation mode
+)->list: # for left and right, for top and bottom: pixels, or None
+    "By how much a mirrored picture has to be moved for the cells to agree with it best."
+    stride, step = encoder.stride, max(1, encoder.stride // 4)
+    shifts, side = range(-6 * step, 6 * step + 1, step), max(128, 6 * stride)
+    pictures = leaves(4 if stride < 16 else 2, math.ceil(side / stride) * stride + 4 * stride)
+    return [top_of(shifts, mirror_agreement(encoder, pictures, axis, shifts)) for axis in (3, 2)]
+
+def looks_at(
+    encoder # any encoder; left as it is
+)->tuple: # (x, y) pixels
+    """From a cell's centre to what its features, with the weights as they are, say most about. Where they do
+    not say it (no top within half a cell, a picture's size that does not fit), the layout's `offset`."""
+    state = [float(value.detach().double().sum()) for value in encoder.parameters()]
+    if vars(encoder).get("looked", (None,))[0] == state: return encoder.looked[1]
+    try: tops = mirror_tops(copy.deepcopy(encoder).eval())
+    except (ValueError, RuntimeError, AssertionError): tops = None, None       # a network of one fixed size
+    layout = cell_offset(encoder) if None in tops else tops
+    found = tuple(usual if top is None else round(top / 2, 2) for top, usual in zip(tops, layout))
+    encoder.looked = state, found
+    return found

@@ -19,7 +19,8 @@ from torch import nn
 
 from ..checks import atomic_write, check_finite, check_name, check_range, check_tensor
 from ..images.cells import grid_size
-from ..images.data import Batch, native_size
+from ..images.data import Batch, data_fingerprint, picture_files, READER_VERSION
+from ..images.files import file_digests, native_size, opened
 from ..networks.encoding import encode_images
 from ..plots import class_palette
 from .clustering import ALGORITHMS, Labeller
@@ -257,9 +258,8 @@ def read_ids(
             " to make it"
         )
     try:
-        with Image.open(path) as file: ids = np.array(file)
-    except (OSError, SyntaxError) as error:
-        raise ValueError(f"{path}: cannot be decoded ({error}); delete it and fit again") from error
+        with opened(path, "mask") as file: ids = np.array(file)
+    except ValueError as error: raise ValueError(f"{error}; delete it and fit again") from error
     if ids.shape != tuple(size):
         raise ValueError(
             f"{path}: is {ids.shape}, but the manifest says {tuple(size)}; the files do not belong together:"
@@ -343,10 +343,11 @@ def read_manifest(folder)->dict:
         raise FileNotFoundError(f"{path}: no manifest; {folder} is no folder of auxiliary labels")
     try: manifest = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error: raise ValueError(f"{path}: is not JSON ({error})") from error
-    missing = [key for key in ("format", "encoder", "settings", "clusters", "ignore_index", "images")
-               if not isinstance(manifest, dict) or key not in manifest]
+    needed = ("format", "encoder", "settings", "clusters", "ignore_index", "images", "pictures")
+    missing = [key for key in needed if not isinstance(manifest, dict) or key not in manifest]
     if missing:
-        raise ValueError(f"{path}: has no {', '.join(missing)}; it was not written by fit_auxiliary_labels")
+        raise ValueError(f"{path}: has no {', '.join(missing)}; it was not written by fit_auxiliary_labels,"
+                         " or by an earlier version of it: fit again, into another folder")
     return manifest
 
 # %% ../../nbs/3_positives/34_auxiliary_labels.ipynb #9e4fa946
@@ -386,12 +387,33 @@ def save_labels(
 AuxiliaryLabels.save = save_labels
 
 # %% ../../nbs/3_positives/34_auxiliary_labels.ipynb #b77e8997
+def picture_keys(
+    data # a data set
+)->dict:
+    "name → 16 characters that change with the bytes of a picture, or with how it is read; {} without files."
+    paths = picture_files(data)
+    if paths is None: return {}
+    digests = file_digests(paths)
+    return {name: f"{digest}-{READER_VERSION}" for name, digest in zip(image_names(data), digests)}
+
+def changed_pictures(
+    before:dict, # name → key
+    now:dict # the same
+)->list:
+    "Names whose picture is not the one it was; [] where one of the two does not know."
+    return [name for name in now if name in before and before[name] != now[name]] if before and now else []
+
+# %% ../../nbs/3_positives/34_auxiliary_labels.ipynb #882014a9
 def check_fits(
     labels:AuxiliaryLabels,
     data # a data set
 ):
-    "`ValueError` unless the labels were made of these images (their names, in their order)."
+    "`ValueError` unless the labels were made of these images: names, their order, and their files' bytes."
     names = image_names(data)
+    changed = changed_pictures(labels.manifest.get("pictures", {}), picture_keys(data))
+    if changed:
+        raise ValueError(f"data: {len(changed)} pictures are not those that were labelled (first:"
+                         f" {changed[0]!r}); fit labels for them, into another folder")
     if names == labels.names: return
     missing = sorted(set(names) - set(labels.names))
     what = (f"has no label for image {missing[0]!r} ({len(missing)} such)" if missing
@@ -401,7 +423,7 @@ def check_fits(
         " for this one"
     )
 
-# %% ../../nbs/3_positives/34_auxiliary_labels.ipynb #8ab4812b
+# %% ../../nbs/3_positives/34_auxiliary_labels.ipynb #a81ee2a5
 class AuxiliaryImages(torch.utils.data.Dataset):
     "Images of a data set and the discovered labels that belong to them."
     def __init__(self,
@@ -422,6 +444,11 @@ class AuxiliaryImages(torch.utils.data.Dataset):
 
     def __len__(self): return len(self.data)
     def __repr__(self): return f"{self.title}: {len(self)} images, {self.num_classes} clusters"
+
+    def fingerprint_parts(self):
+        "What the content depends on: the pictures, and the labels in place of masks and classes."
+        parts = {**data_fingerprint(self.data), "labels": self.labels.digest}
+        return {name: value for name, value in parts.items() if name not in ("masks", "classes")}
 
 # %% ../../nbs/3_positives/34_auxiliary_labels.ipynb #fe5658c4
 class AuxiliaryItems(AuxiliaryImages):
@@ -462,7 +489,8 @@ class AuxiliaryData(AuxiliaryItems):
     def subset(self, indices):
         "The chosen items, with their labels."
         indices = [range(len(self))[int(index)] for index in indices]
-        manifest = {**self.labels.manifest, "images": {self.names[i]: self.labels.sizes[i] for i in indices}}
+        sizes = {self.names[i]: self.labels.sizes[i] for i in indices}
+        manifest = {**self.labels.manifest, "images": sizes}
         maps = [self.labels.read(i) for i in indices]
         return AuxiliaryData(
             self.data.subset(indices), AuxiliaryLabels(manifest, self.labels.labeller, maps=maps)
@@ -482,7 +510,10 @@ def flat_settings(
 )->dict:
     "Everything in a manifest that decides the labels, one name each."
     encoder = {f"encoder {key}": value for key, value in manifest["encoder"].items()}
-    return {**encoder, **manifest["settings"], "image names": list(manifest["images"])}
+    return {**encoder, **manifest["settings"], "image names": list(manifest["images"]),
+            "pictures": manifest["pictures"]}
+
+LONG = ("image names", "encoder weights", "pictures")     # too long to be shown
 
 def check_same_labels(
     folder, # that holds labels
@@ -495,11 +526,12 @@ def check_same_labels(
     different = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
     if not different: return stored
     show = lambda name: f"{name} (was {before.get(name)!r}, now {now.get(name)!r})"
-    told = [name if name in ("image names", "encoder weights") else show(name) for name in different]
+    told = [show(name) if name not in LONG else name for name in different]
+    changed = changed_pictures(stored["pictures"], manifest["pictures"])
+    if changed: told[told.index("pictures")] = f"{len(changed)} pictures changed (first: {changed[0]!r})"
     raise ValueError(
-        f"folder: {folder} holds labels made with other settings: {', '.join(told)}; use the same, "
-        "another folder, or resume=False"
-    )
+        f"folder: {folder} holds labels made of other data or settings: {', '.join(told)}; use the same, "
+        "another folder, or resume=False (--fresh)")
 
 # %% ../../nbs/3_positives/34_auxiliary_labels.ipynb #76177d94
 def as_stored(
@@ -657,5 +689,5 @@ def fit_auxiliary_labels(
                     stride=stride, margin=margin, refine=refine, seed=seed, options=options)
     manifest = {"format": 1, "encoder": describe_encoder(encoder), "clusters": 0, "ignore_index": 255,
                 "settings": check_settings(encoder, data, settings),
-                "images": dict.fromkeys(image_names(data))}
+                "images": dict.fromkeys(image_names(data)), "pictures": picture_keys(data)}
     return label_data_set(encoder, data, manifest, refine, folder, batch_size, resume)

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from ..checks import check_name, check_range, check_tensor
-from ..images.cells import cell_to_pixel, grid_pair, grid_size, pixel_to_cell, stride_pair
+from ..images.cells import cell_to_pixel, grid_pair, grid_size, pixel_to_cell, stride_pair, within
 
 # %% ../../nbs/3_positives/31_matching.ipynb #9e5c427c
 def view_size(
@@ -75,33 +75,32 @@ def check_views(
 def geometric_positions(
     view_a, # a `View` of N images
     view_b, # a `View` of the same N images; its size may differ
-    stride # pixels per cell, one number or (vertical, horizontal)
+    stride, # pixels per cell, one number or (vertical, horizontal)
+    offset=(0., 0.) # the encoder's `.offset`: (x, y) pixels from a cell's centre to the place it looks at
 ):
-    """Where the centre of every cell of `view_a` is seen in `view_b`: (N, h·w, 2) (x, y) in pixels of
-    `view_b`, float64.
-    NaN where `view_b` does not show it, or where the centre lies beyond `view_a`'s own picture (last cells of
-    odd sizes)."""
+    """Where the place that every cell of `view_a` looks at is seen in `view_b`: (N, h·w, 2) (x, y) in pixels
+    of `view_b`, float64. NaN where `view_b` does not show it, or where it lies beyond `view_a`'s own picture
+    (last cells of odd sizes)."""
     check_views(view_a, view_b)
-    (height, width), grid = view_size(view_a), grid_size(view_size(view_a), stride)
-    centre = cell_to_pixel(torch.arange(grid[0] * grid[1], device=view_a.box.device), grid, stride).double()
-    there = from_source(view_b, to_source(view_a, centre))
-    shown = (centre[:, 0] < width) & (centre[:, 1] < height)
-    height, width = view_size(view_b)
-    shown = shown & (there >= 0).all(-1) & (there[..., 0] < width) & (there[..., 1] < height)
+    size, grid = view_size(view_a), grid_size(view_size(view_a), stride)
+    cells = torch.arange(grid[0] * grid[1], device=view_a.box.device)
+    place = cell_to_pixel(cells, grid, stride, offset).double()
+    there = from_source(view_b, to_source(view_a, place))
+    shown = within(place, size) & within(there, view_size(view_b))
     return there.masked_fill(~shown[..., None], float("nan"))
 
 # %% ../../nbs/3_positives/31_matching.ipynb #49619c5d
 def geometric_matches(
     view_a, # a `View` of N images
     view_b, # a `View` of the same N images
-    stride # pixels per cell, one number or (vertical, horizontal)
+    stride, # pixels per cell, one number or (vertical, horizontal)
+    offset=(0., 0.) # the encoder's `.offset`: (x, y) pixels from a cell's centre to the place it looks at
 ):
-    """For every cell of `view_a` the cell of `view_b` that shows the same source point as its centre: (N,
-    h·w) long, −1 where none does."""
+    """For every cell of `view_a` the cell of `view_b` that looks at the same source point (within half a
+    cell): (N, h·w) long, −1 where none does."""
     size = view_size(view_b)
-    return pixel_to_cell(
-        geometric_positions(view_a, view_b, stride), grid_size(size, stride), stride, size=size
-    )
+    there = geometric_positions(view_a, view_b, stride, offset)
+    return pixel_to_cell(there, grid_size(size, stride), stride, size=size, offset=offset)
 
 # %% ../../nbs/3_positives/31_matching.ipynb #9922a63f
 def unit_columns(
@@ -216,6 +215,22 @@ def match_accuracy(
         right = (torch.maximum(down, across) <= tolerance) & (match >= 0)
     return (right & judged).sum().item() / judged.sum().item() if judged.any() else float("nan")
 
+# %% ../../nbs/3_positives/31_matching.ipynb #dfded75d
+def sample_features(
+    features, # (C, h, w) float
+    points, # (P, 2) float, (x, y) in image pixels
+    stride, # pixels per cell
+    offset=(0., 0.) # (x, y) pixels from a cell's centre to the place it looks at
+):
+    """Features (C, P) at exact points, bilinear between the places that cells look at; beyond the outermost
+    ones the border cell's."""
+    down, across = stride_pair(stride)
+    extent = points.new_tensor([features.shape[2] * across, features.shape[1] * down])
+    where = (2 * (points - points.new_tensor(offset)) / extent - 1).to(features.dtype)
+    return F.grid_sample(features[None], where[None, None], padding_mode="border", align_corners=False)[
+        0, :, 0
+    ]
+
 # %% ../../nbs/3_positives/31_matching.ipynb #3f175d13
 def neighbour_cosine(
     query, # (N, C, S) unit columns
@@ -251,7 +266,8 @@ def refine_matches(
     query, # (N, C, h, w) float
     key, # (N, C, h', w') float
     match=None, # (N, h·w) long, from `match_features` (computed when None); −1 allowed
-    stride=1 # pixels per key cell; 1 gives positions in the key map's own pixels
+    stride=1, # pixels per key cell; 1 gives positions in the key map's own pixels
+    offset=(0., 0.) # (x, y) pixels from a key cell's centre to the place it looks at
 ):
     """Sub-cell matches: (N, h·w, 2) float, (x, y), cell centres at (c+½)·stride moved to the top of a
     parabola through the cosines
@@ -261,28 +277,13 @@ def refine_matches(
     grid = tuple(key.shape[2:])
     query, key = map_columns(query, key)
     check_tensor("match", match, "N S", "integer", sizes={"N": len(query), "S": query.shape[2]})
-    centre = cell_to_pixel(match, grid, stride)
+    centre = cell_to_pixel(match, grid, stride, offset)
     at = lambda across, down: neighbour_cosine(query, key, match, grid, across, down)
     here = at(0, 0)
-    offset = torch.stack(
+    top = torch.stack(
         [parabola_peak(at(-1, 0), here, at(1, 0)), parabola_peak(at(0, -1), here, at(0, 1))], -1
     )
-    return centre + offset * offset.new_tensor(stride_pair(stride)[::-1])
-
-# %% ../../nbs/3_positives/31_matching.ipynb #dfded75d
-def sample_features(
-    features, # (C, h, w) float
-    points, # (P, 2) float, (x, y) in image pixels
-    stride # pixels per cell
-):
-    """Features (C, P) at exact points, bilinear between cell centres; beyond the outermost centres the border
-    cell's."""
-    down, across = stride_pair(stride)
-    extent = points.new_tensor([features.shape[2] * across, features.shape[1] * down])
-    where = (2 * points / extent - 1).to(features.dtype)
-    return F.grid_sample(features[None], where[None, None], padding_mode="border", align_corners=False)[
-        0, :, 0
-    ]
+    return centre + top * top.new_tensor(stride_pair(stride)[::-1])
 
 # %% ../../nbs/3_positives/31_matching.ipynb #1a7189c3
 @torch.no_grad()
@@ -292,7 +293,8 @@ def match_points(
     points_a, # (P, 2) float, (x, y) in pixels of image a
     stride, # pixels per cell of both maps
     refine=True, # move to the top of the parabola; False: the centre of the best cell
-    size_b=None # (height, width) of image b; cells whose centre lies beyond it (padding) are no candidates
+    size_b=None, # (height, width) of image b; cells whose centre lies beyond it (padding) are no candidates
+    offset=(0., 0.) # the encoder's `.offset`: (x, y) pixels from a cell's centre to the place it looks at
 ):
     """Where the points of image a are in image b: (P, 2) float, (x, y) in pixels of b. `ValueError` on
     shapes, NaN, emptiness."""
@@ -304,11 +306,11 @@ def match_points(
         rows, columns = (max(1, math.ceil(pixels / step - 0.5))
                          for pixels, step in zip(grid_pair(size_b), stride_pair(stride)))
         features_b = features_b[:, :rows, :columns]
-    query = sample_features(features_a, points_a.to(features_a.device), stride)[None, :, None]
+    query = sample_features(features_a, points_a.to(features_a.device), stride, offset)[None, :, None]
     key = features_b[None]
     match = match_features(query, key)
-    if refine: return refine_matches(query, key, match, stride)[0]
-    return cell_to_pixel(match, tuple(key.shape[2:]), stride)[0]
+    if refine: return refine_matches(query, key, match, stride, offset)[0]
+    return cell_to_pixel(match, tuple(key.shape[2:]), stride, offset)[0]
 
 # %% ../../nbs/3_positives/31_matching.ipynb #ac6ff3dd
 POSITIVES = ("feature", "mutual", "geometric", "index")
@@ -333,7 +335,8 @@ def choose_matches(
     key_map, # (N, C, h', w') float
     view_a=None, # the `View` behind `query_map`, for "geometric"
     view_b=None, # the `View` behind `key_map`, for "geometric"
-    stride=None # pixels per cell, for "geometric"; None: picture size / grid size (also of a pooled map)
+    stride=None, # pixels per cell, for "geometric"; None: picture size / grid size (also of a pooled map)
+    offset=(0., 0.) # the encoder's `.offset`, for "geometric"; pooling a map does not change it
 ):
     "Which key cell is the positive of each query cell, by one of four rules: (N, h·w) long, −1 for none."
     check_name("positives", kind, POSITIVES)
@@ -350,4 +353,4 @@ def choose_matches(
     if stride is None: stride = tuple(size / cells for size, cells in zip(view_size(view_a), grid))
     check_view_of_map("query_map", query_map, view_a, stride)
     check_view_of_map("key_map", key_map, view_b, stride)
-    return geometric_matches(view_a, view_b, stride).to(query_map.device)
+    return geometric_matches(view_a, view_b, stride, offset).to(query_map.device)

@@ -44,11 +44,12 @@ function borders(values, rows, columns, level, out = []) {
 /** A packed map of Python's `quantise` as numbers, with its cell size as a share of the image. */
 function openMap(packed) {
   const cells = packed.rows * packed.columns;
-  return { data: int8Of(packed.data), cells, rows: packed.rows, columns: packed.columns, channels: packed.channels, scale: packed.scale, down: packed.down, across: packed.across,
+  return { data: int8Of(packed.data), cells, rows: packed.rows, columns: packed.columns, channels: packed.channels, scale: packed.scale, down: packed.down, across: packed.across, below: packed.below || 0, right: packed.right || 0,
            scores: new Int32Array(cells), vector: new Int32Array(packed.channels) };
 }
-const cellAt = (map, [x, y]) => Math.min(Math.floor(y / map.down), map.rows - 1) * map.columns + Math.min(Math.floor(x / map.across), map.columns - 1);
-const centreOf = (map, cell) => [((cell % map.columns) + 0.5) * map.across, (Math.floor(cell / map.columns) + 0.5) * map.down];
+const within = (value, count) => Math.min(Math.max(0, Math.floor(value)), count - 1);          // `below` and `right`: from a cell's centre to the place it looks at
+const cellAt = (map, [x, y]) => within((y - map.below) / map.down, map.rows) * map.columns + within((x - map.right) / map.across, map.columns);
+const centreOf = (map, cell) => [((cell % map.columns) + 0.5) * map.across + map.right, (Math.floor(cell / map.columns) + 0.5) * map.down + map.below];
 function vectorOf(map, cell) { for (let k = 0, p = cell * map.channels; k < map.channels; k++) map.vector[k] = map.data[p + k]; return map.vector; }
 
 /** The n-th largest of whole numbers between low and high: a histogram finds its bin, sorting the bin's few values finds it. */

@@ -14,46 +14,75 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import PIL
 import torch
 
 from ..checks import atomic_write
+from ..images.data import data_fingerprint
 from ..processes import all_ranks, distributed_world
 
 # %% ../../nbs/6_training/63_cache.ipynb #3bbd7b85
 def source_digest(
     data # data[i] → (uint8 3×H×W, integer H×W)
 )->str:
-    "16 characters that change with the names, the box, and the size or time of any file of `data`."
-    digest = hashlib.sha256(f"{type(data).__name__} {len(data)} {getattr(data, 'size', None)}\n".encode())
-    for name in getattr(data, "names", ()): digest.update(f"{name}\n".encode())
-    for part in ("images", "labels"):
-        paths = getattr(data, part, ())
-        for path in paths if isinstance(paths, (list, tuple)) else ():
-            about = os.stat(path) if isinstance(path, (str, os.PathLike)) and os.path.exists(path) else None
-            digest.update(f"{path} {about and (about.st_size, about.st_mtime_ns)}\n".encode())
-    return digest.hexdigest()[:16]
+    "16 characters that change with anything the cached bytes depend on; see `data_fingerprint`."
+    parts = {**data_fingerprint(data, most=None), "torch": torch.__version__, "Pillow": PIL.__version__}
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 # %% ../../nbs/6_training/63_cache.ipynb #cbc7bec8
+def checked_item(
+    index:int, # of the item, for the message
+    image, # uint8 3×H×W
+    mask, # integer H×W
+    shape # that the image must have
+)->tuple:
+    "The two as uint8 arrays. `ValueError` for an image of another size, or ids that no byte holds."
+    if tuple(image.shape) != shape:
+        raise ValueError(f"cache: image {index} is {tuple(image.shape)}, the first {shape}; load the data"
+                         " with size=(H, W)")
+    if mask.min() < 0 or mask.max() > 255:
+        raise ValueError(f"cache: the mask of image {index} holds ids from {int(mask.min())} to"
+                         f" {int(mask.max())}; only 0 to 255 fit, cache the images below the labels")
+    return image.contiguous().numpy(), mask.to(torch.uint8).contiguous().numpy()
+
+# %% ../../nbs/6_training/63_cache.ipynb #279ceabb
+def write_items(
+    data, # data[i] → (uint8 3×H×W, integer H×W), all of one size
+    folder, # that is there
+    workers:int # decoding processes
+)->tuple:
+    "Write `images.u8` and `masks.u8`: (shape of an image, digest of all bytes)."
+    shape, digest = tuple(data[0][0].shape), hashlib.sha256()
+    loader = torch.utils.data.DataLoader(
+        data, batch_size=None, num_workers=workers, generator=torch.Generator())
+    with open(folder / "images.u8", "wb") as images, open(folder / "masks.u8", "wb") as masks:
+        for index, item in enumerate(loader):
+            for file, values in zip((images, masks), checked_item(index, *item, shape)):
+                file.write(values)
+                digest.update(values)
+        for file in (images, masks):
+            file.flush()
+            os.fsync(file.fileno())
+    return shape, digest.hexdigest()
+
+# %% ../../nbs/6_training/63_cache.ipynb #bab7bc84
 def write_cache(
     data, # data[i] → (uint8 3×H×W, integer H×W), all of one size
     folder, # where the cache shall stand
-    workers:int=0 # decoding processes
+    workers:int=0, # decoding processes
+    source:str=None # `source_digest` of the data, where it is known
 )->Path:
-    "Decode all of `data` into `images.u8`, `masks.u8` and `manifest.json`. `ValueError` on images of different sizes or ids above 255."
+    """Decode all of `data` into `images.u8`, `masks.u8` and `manifest.json`. `ValueError` on images of
+    different sizes or ids above 255."""
     folder = Path(folder)
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
-        shape, digest = tuple(data[0][0].shape), hashlib.sha256()
-        with open(temporary / "images.u8", "wb") as images, open(temporary / "masks.u8", "wb") as masks:
-            for index, (image, mask) in enumerate(torch.utils.data.DataLoader(data, batch_size=None, num_workers=workers, generator=torch.Generator())):
-                if tuple(image.shape) != shape: raise ValueError(f"cache: image {index} is {tuple(image.shape)}, the first {shape}; load the data with size=(H, W)")
-                if mask.min() < 0 or mask.max() > 255: raise ValueError(f"cache: the mask of image {index} holds ids from {int(mask.min())} to {int(mask.max())}; only 0 to 255 fit, cache the images below the labels")
-                image, mask = image.contiguous().numpy(), mask.to(torch.uint8).contiguous().numpy()
-                images.write(image), masks.write(mask), digest.update(image), digest.update(mask)
-            for file in (images, masks): file.flush(), os.fsync(file.fileno())
-        manifest = {"images": len(data), "shape": shape, "source": source_digest(data), "title": str(getattr(data, "title", type(data).__name__)), "sha256": digest.hexdigest()}
+        source = source or source_digest(data)                # before they are read
+        shape, digest = write_items(data, temporary, workers)
+        manifest = {"images": len(data), "shape": shape, "source": source, "sha256": digest,
+                    "title": str(getattr(data, "title", type(data).__name__))}
         atomic_write(temporary / "manifest.json", json.dumps(manifest, indent=1))
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(temporary, folder)
@@ -63,12 +92,13 @@ def write_cache(
 # %% ../../nbs/6_training/63_cache.ipynb #feb81e1d
 def cache_error(
     folder, # of a cache
-    data # what it should hold
+    data, # what it should hold
+    source:str=None # `source_digest` of the data, where it is known
 ):
     "What is wrong with a cache, in words; None if nothing is."
     try: manifest = json.loads((Path(folder) / "manifest.json").read_text())
     except (OSError, json.JSONDecodeError): return "it has no readable manifest"
-    if (manifest.get("images"), manifest.get("source")) != (len(data), source_digest(data)):
+    if (manifest.get("images"), manifest.get("source")) != (len(data), source or source_digest(data)):
         return "it holds other images"
     channels, height, width = manifest["shape"]
     for name, bytes_each in (("images.u8", channels * height * width), ("masks.u8", height * width)):
@@ -81,30 +111,46 @@ def cache_error(
             return f"image {index} differs from its file"
 
 # %% ../../nbs/6_training/63_cache.ipynb #51f1c29a
-class CachedData(torch.utils.data.Dataset):
-    "`data` with its images and masks read from a cache; all else (names, classes, extents, …) is that of `data`."
-    def __init__(self, data, folder):
+class CacheFiles(torch.utils.data.Dataset):
+    "The two files of a cache, read as if they were arrays in memory."
+    def __init__(self,
+        data, # what the cache was made of
+        folder # of the cache
+    ):
         self.data, self.folder, self.files = data, Path(folder), None
         self.shape = tuple(json.loads((self.folder / "manifest.json").read_text())["shape"])
 
     def __len__(self): return len(self.data)
     def __repr__(self): return f"{self.data!r}, decoded in {self.folder}"
-    def __getstate__(self): return {**self.__dict__, "files": None}                    # a worker maps the files itself
+    def __getstate__(self): return {**self.__dict__, "files": None}          # a worker maps the files itself
+
+    def mapped(self):
+        "Images and masks, two arrays."
+        if self.files is None:
+            shapes = {"images.u8": (len(self), *self.shape), "masks.u8": (len(self), *self.shape[1:])}
+            self.files = [
+                np.memmap(self.folder / name, np.uint8, "r", shape=shape) for name, shape in shapes.items()]
+        return self.files
+
+# %% ../../nbs/6_training/63_cache.ipynb #18c5b8d7
+class CachedData(CacheFiles):
+    "`data` read from a cache; all else (names, classes, extents, …) is that of `data`."
     def __getattr__(self, name):
         if name.startswith("__") or name == "data": raise AttributeError(name)
         return getattr(self.data, name)
 
-    def mapped(self):
-        "The two files as arrays."
-        if self.files is None:
-            shapes = {"images.u8": (len(self), *self.shape), "masks.u8": (len(self), *self.shape[1:])}
-            self.files = [np.memmap(self.folder / name, np.uint8, "r", shape=shape) for name, shape in shapes.items()]
-        return self.files
+    def __getitem__(self, index):
+        index = range(len(self))[index]
+        return torch.from_numpy(self.mapped()[0][index].copy()), self.mask(index)
 
-    def __getitem__(self, index): index = range(len(self))[index]; return torch.from_numpy(self.mapped()[0][index].copy()), self.mask(index)
-    def mask(self, index): "Only the mask of one item, int64 (H, W)."; return torch.from_numpy(self.mapped()[1][range(len(self))[index]].astype(np.int64))
+    def mask(self, index):
+        "Only the mask of one item, int64 (H, W)."
+        return torch.from_numpy(self.mapped()[1][range(len(self))[index]].astype(np.int64))
+
     def cache(self): return self
-    def subset(self, indices): "The chosen items, decoded from their files."; return self.data.subset(indices)
+    def subset(self, indices):
+        "The chosen items, decoded from their files."
+        return self.data.subset(indices)
 
 # %% ../../nbs/6_training/63_cache.ipynb #b282cc70
 def cached(
@@ -114,13 +160,14 @@ def cached(
 )->CachedData:
     """`data`, decoded once into a memory-mapped file under `folder`, or read from there if it is already.
     With several processes the first writes, the others wait."""
-    place, error = Path(folder) / source_digest(data), None
+    source, error = source_digest(data), None
+    place = Path(folder) / source
     if distributed_world()[0] == 0:
         try:
-            wrong = cache_error(place, data)
+            wrong = cache_error(place, data, source)
             if wrong and place.exists():
                 print(f"pixcl_nb: cache {place}: {wrong}; writing it anew", file=sys.stderr)
-            if wrong: write_cache(data, place, workers)
+            if wrong: write_cache(data, place, workers, source)
         except Exception as problem: error = problem
     if any(said is not None for said in all_ranks(error and str(error))):
         raise error or RuntimeError("cache: the first process could not write it")

@@ -213,7 +213,7 @@ class FolderLock:
     ):
         self.path = Path(folder) / "run.lock"
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.thread, self.over = threading.get_ident(), threading.Event()
+        self.over = threading.Event()
         self.owner = {"host": platform.node(), "pid": os.getpid(), "place": this_machine(),
                       "began": process_began(os.getpid()), "since": time.time(), "token": uuid.uuid4().hex}
 
@@ -252,26 +252,26 @@ FolderLock.take = take_lock
 
 # %% ../../nbs/6_training/62_checkpoints.ipynb #d9d0ba4e
 HELD = {}            # folder → the lock that this process holds on it
+INSIDE = {}          # folder → (process, thread) of the run that is at work in it
 
 @contextmanager
 def sole_owner(
     run_dir # the run's folder, None = none
 ):
     "Inside, this run alone writes into the folder. The first process locks it, all hear if it is refused."
-    key, refused, held = run_dir and Path(run_dir).resolve(), None, None
-    mine = HELD.get(key)
-    if mine and (mine.owner["pid"], mine.thread) == (os.getpid(), threading.get_ident()):
-        yield                                     # `run` holds it already, and calls `pretrain`
+    key, refused, me = run_dir and Path(run_dir).resolve(), None, (os.getpid(), threading.get_ident())
+    if not run_dir or INSIDE.get(key) == me:          # `run` has it already, and calls `pretrain`
+        yield
         return
-    if run_dir and distributed_world()[0] == 0:
-        try: held = HELD[key] = FolderLock(run_dir).take()
+    if distributed_world()[0] == 0:
+        try: HELD[key] = FolderLock(run_dir).take()
         except Exception as error: refused = error
     if any(said := all_ranks(refused and str(refused))): raise refused or RuntimeError(said[0])
+    INSIDE[key] = me
     try: yield
     finally:
-        if held:
-            del HELD[key]
-            held.release()
+        del INSIDE[key]
+        if key in HELD: HELD.pop(key).release()
 
 # %% ../../nbs/6_training/62_checkpoints.ipynb #97d35a6f
 def architecture_of(

@@ -19,26 +19,25 @@ import torch.distributed as dist
 
 from ..checks import check_range
 from ..processes import check_world, join_processes, leave_processes
+from .checkpoints import sole_owner
 
 # %% ../../nbs/6_training/65_distributed.ipynb #aecd9445
 class Job:
     "A run that torchrun is doing beside this process. `.run_dir` is what a `TrainingMonitor` follows."
-    def __init__(self, process, run_dir): self.process, self.run_dir = process, Path(run_dir)
+    def __init__(self,
+        process, # of torchrun, a `subprocess.Popen`
+        run_dir # the run's folder
+    ):
+        self.process, self.run_dir = process, Path(run_dir)
 
     @property
     def running(self): return self.process.poll() is None
 
     def said(self, lines:int=10)->str:
-        "The last lines the processes printed; where pixcl itself said something, only that (torchrun adds a page about who failed first)."
+        """The last lines the processes printed; where pixcl itself said something, only that (torchrun adds a
+        page about who failed first)."""
         printed = (self.run_dir / "processes.log").read_text(errors="replace").splitlines()
         return "\n".join(([line for line in printed if line.startswith("pixcl")] or printed)[-lines:])
-
-    def wait(self, timeout:float=None):
-        "Wait for the end. `RuntimeError` with the last words if a process failed, `TimeoutError` after `timeout` seconds."
-        try: code = self.process.wait(timeout)
-        except subprocess.TimeoutExpired: raise TimeoutError(f"run: still going after {timeout} s; see {self.run_dir / 'processes.log'}") from None
-        if code: raise RuntimeError(f"run: ended with code {code}:\n{self.said()}")
-        return self
 
     def stop(self, timeout:float=60):
         "Ask all processes to save and end (SIGTERM); returns when they have."
@@ -46,19 +45,35 @@ class Job:
         self.process.wait(timeout)
         return self
 
-    def __repr__(self): return f"Job({str(self.run_dir)!r}, {'running' if self.running else f'ended with code {self.process.returncode}'})"
+    def __repr__(self):
+        state = "running" if self.running else f"ended with code {self.process.returncode}"
+        return f"Job({str(self.run_dir)!r}, {state})"
 
 # %% ../../nbs/6_training/65_distributed.ipynb #053eaf39
+def wait_for_job(self, timeout:float=None):
+    """Wait for the end. `RuntimeError` with the last words if a process failed, `TimeoutError` after
+    `timeout` seconds."""
+    log = self.run_dir / "processes.log"
+    try: code = self.process.wait(timeout)
+    except subprocess.TimeoutExpired:
+        raise TimeoutError(f"run: still going after {timeout} s; see {log}") from None
+    if code: raise RuntimeError(f"run: ended with code {code}:\n{self.said()}")
+    return self
+
+Job.wait = wait_for_job
+
+# %% ../../nbs/6_training/65_distributed.ipynb #ee9870de
 def start_processes(
     words, # what follows `pixcl`: a string, or a list of words
     run_dir, # the run's folder (becomes --out)
     processes:int=2, # on this machine
     threads:int=1 # CPU threads of each
 )->Job:
-    "`torchrun --nproc-per-node … -m pixcl_nb.cli WORDS --out RUN_DIR`, beside this process."
+    """`torchrun --nproc-per-node … -m pixcl_nb.cli WORDS --out RUN_DIR`, beside this process. `RuntimeError`
+    if a run is at work in the folder."""
     words, run_dir = words.split() if isinstance(words, str) else [str(word) for word in words], Path(run_dir)
     check_range("processes", processes, 1)
-    run_dir.mkdir(parents=True, exist_ok=True)
+    with sole_owner(run_dir): pass                      # or its log would be begun anew under a run's feet
     command = [
         sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes),
         "-m", "pixcl_nb.cli", *words, "--threads", str(threads), "--out", str(run_dir)]

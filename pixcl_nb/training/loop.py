@@ -24,6 +24,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
@@ -31,7 +32,7 @@ from ..checks import check_name, check_range, made_by
 from ..images.data import check_labelled
 from ..networks.momentum import KeyQueue, MomentumEncoder
 from ..precision import fastest
-from ..processes import all_ranks, distributed_world, from_first
+from ..processes import all_ranks, distributed_world, from_first, Shares, UNEVEN
 from .cache import with_cache
 from .checkpoints import (
     identity_of, keep_broken, last_checkpoint, non_finite, read_broken, RunFolder, sole_owner)
@@ -303,7 +304,9 @@ def parts_of(
     count:int, # equal parts
     *tensors # batches, or None
 ):
-    "The tensors cut into parts along the batch: a tuple for each part."
+    "The tensors cut into parts along the batch: a tuple for each part. `ValueError` unless they are equal."
+    if len(tensors[0]) % count:
+        raise ValueError(f"accumulate: {len(tensors[0])} images cannot be cut into {count} equal parts")
     return list(zip(*([None] * count if tensor is None else tensor.chunk(count) for tensor in tensors)))
 
 # %% ../../nbs/6_training/64_loop.ipynb #89ecaeff
@@ -314,6 +317,57 @@ def mean_terms(parts:list)->dict:
     return {name: sum(found) / len(found) for name, found in values.items()}
 
 # %% ../../nbs/6_training/64_loop.ipynb #70d6207d
+def moment(
+    method, # a module, or None
+    generator, # of this step, or None
+    device:torch.device # of the batch
+):
+    """A function that puts back what a forward changes besides gradients: the generators, and the running
+    statistics of batch normalisation."""
+    norms = [] if method is None else [m for m in method.modules() if isinstance(m, _NormBase)]
+    buffers = [(buffer, buffer.clone()) for norm in norms for buffer in norm.buffers(recurse=False)]
+    drawn = None if generator is None else generator.get_state()
+    devices = [device] if device.type == "cuda" else []
+    cpu, cuda = torch.get_rng_state(), [torch.cuda.get_rng_state(place) for place in devices]
+    def back():
+        for buffer, value in buffers: buffer.copy_(value)
+        if generator is not None: generator.set_state(drawn)
+        torch.set_rng_state(cpu)
+        for place, state in zip(devices, cuda): torch.cuda.set_rng_state(state, place)
+    return back
+
+# %% ../../nbs/6_training/64_loop.ipynb #d5db037c
+def terms_of_parts(
+    loss, # what to call: method.loss or its DistributedDataParallel form
+    parts, # (images, masks, extents) of each part
+    generator, # of this step
+    precision:str, # "float32" or "bf16"
+    shares:Shares, # the batch in parts
+    backward:bool=True # add up gradients, or only hear what the parts say
+):
+    "Yield the terms of each part, detached, as soon as its gradient has been added."
+    for number, (images, masks, extents) in zip(shares.parts(), parts):
+        keywords = {} if extents is None else {"extents": extents}
+        last = number + 1 == len(parts)                      # processes average once, with the last part
+        alone = nullcontext() if last or not hasattr(loss, "no_sync") else loss.no_sync()
+        with alone, torch.set_grad_enabled(backward):
+            with torch.autocast(images.device.type, torch.bfloat16) if precision == "bf16" else nullcontext():
+                terms = loss(images, masks=masks, generator=generator, **keywords)
+            if backward: (terms["loss"] / len(parts)).backward()
+        yield {name: value.detach() if torch.is_tensor(value) else value for name, value in terms.items()}
+
+# %% ../../nbs/6_training/64_loop.ipynb #d4b54f44
+def noted_rows(method): return [getattr(method, name) for name in getattr(method, "noted", ())]
+
+def joined(method, passed):
+    "The terms of a batch from (terms, noted rows) of its parts; the method then holds the rows of all."
+    seen, rows = zip(*passed)
+    if len(seen) == 1: return seen[0]
+    for name, of_parts in zip(getattr(method, "noted", ()), zip(*rows)):
+        setattr(method, name, torch.cat(of_parts))
+    return mean_terms(seen)
+
+# %% ../../nbs/6_training/64_loop.ipynb #9b3de7a9
 def train_step(
     loss, # what to call: method.loss or its DistributedDataParallel form
     optimizer, # over the method's parameters
@@ -326,21 +380,18 @@ def train_step(
     method=None # whose `noted` rows the parts share; needed where accumulate > 1
 )->dict:
     "Forward, backward, update. Returns the terms, detached."
-    seen, noted = [], []
-    optimizer.zero_grad(set_to_none=True)
-    for number, (image_part, mask_part, extent_part) in enumerate(parts_of(accumulate, images, masks, extents), 1):
-        alone = loss.no_sync() if number < accumulate and hasattr(loss, "no_sync") else nullcontext()     # processes average once, with the last part
-        with alone:
-            keywords = {} if extent_part is None else {"extents": extent_part}
-            with torch.autocast(images.device.type, torch.bfloat16) if precision == "bf16" else nullcontext():
-                terms = loss(image_part, masks=mask_part, generator=generator, **keywords)
-            (terms["loss"] / accumulate).backward()
-        seen.append({name: value.detach() if torch.is_tensor(value) else value for name, value in terms.items()})
-        noted.append([getattr(method, name) for name in getattr(method, "noted", ())])
+    back = moment(method, generator, images.device) if accumulate > 1 else (lambda: None)
+    couples = accumulate > 1 and getattr(method, "couples_images", False)  # a first gradient would be in vain
+    with Shares(accumulate) as shares:
+        for gradient in [False] * couples + [True] * 3:
+            back(), optimizer.zero_grad(set_to_none=True)
+            parts = parts_of(accumulate, images, masks, extents)
+            terms = terms_of_parts(loss, parts, generator, precision, shares, gradient)
+            passed = [(of_part, noted_rows(method)) for of_part in terms]
+            if shares.settled() and gradient: break
+        else: raise RuntimeError(UNEVEN)
     optimizer.step()
-    if accumulate == 1: return seen[0]
-    for name, rows in zip(getattr(method, "noted", ()), zip(*noted)): setattr(method, name, torch.cat(rows))
-    return mean_terms(seen)
+    return joined(method, passed)
 
 # %% ../../nbs/6_training/64_loop.ipynb #3c237d0b
 class GradientGuard:
@@ -528,7 +579,7 @@ def watched_finish(self, step, terms):
     if self.broken:
         raise TrainingStopped(f"step {step}: the gradient holds NaN or infinite values though every term is "
                               f"a number; {ADVICE.format(lr=self.config.lr)}")
-    if step == 0: note_queue(self.method, self.config.steps)
+    if step == self.rank == 0: note_queue(self.method, self.config.steps)
     if look: self.look(step)
     self.bar.update()
 

@@ -16,7 +16,7 @@ from .settings import step_seed
 
 # %% ../../nbs/6_training/66_relabelling.ipynb #5f73c3a3
 class Relabel:
-    "An `on_step` for `pretrain`: every so many steps cluster the encoder's features, and train on these labels."
+    "An `on_step` for `pretrain`: every so many steps cluster the encoder's features, and train on them."
     def __init__(self,
         dataset:AuxiliaryData, # what is trained on, made by labels.dataset(data); its labels are exchanged
         k:int, # clusters

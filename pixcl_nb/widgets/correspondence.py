@@ -15,7 +15,7 @@ import torch.nn.functional as F
 import traitlets
 
 from ..checks import check_name, check_range, check_tensor
-from ..networks.encoding import encode_images
+from ..networks.encoding import encode_images, looks_at
 from ..positives.matching import geometric_positions, view_size
 from ..plots import new_figure, to_picture
 from .base import PixelWidget, as_image, check_fit, check_state_size, named_entries
@@ -26,7 +26,8 @@ def pack_map(
     name:str, # the argument's name, for messages
     features, # (C, h, w) float
     size, # (height, width) of its image, pixels
-    step=None # (vertical, horizontal) pixels of the image a cell covers; None = the cells fill the image
+    step=None, # (vertical, horizontal) pixels of the image a cell covers; None = the cells fill the image
+    offset=(0., 0.) # (x, y) pixels of the image from a cell's centre to the place it looks at
 )->dict:
     "A quantised map and the share of its image one cell covers. Errors as in `quantise` and `check_fit`."
     packed = quantise(name, features)
@@ -34,7 +35,8 @@ def pack_map(
     if step is None:
         check_fit(name, (rows, columns), size)
         step = (size[0] / rows, size[1] / columns)
-    return {**packed, "down": step[0] / size[0], "across": step[1] / size[1]}
+    return {**packed, "down": step[0] / size[0], "across": step[1] / size[1],
+            "below": offset[1] / size[0], "right": offset[0] / size[1]}
 
 # %% ../../nbs/8_widgets/82_correspondence.ipynb #9724d155
 def encode_layer(
@@ -48,7 +50,8 @@ def encode_layer(
     for side, image, found in zip("ab", images, encode_images(encoder, images, size)):
         step = [found.stride * source / resized for source, resized in zip(found.source_size, found.size)]
         name = f"the encoder's map of image_{side}"
-        packed.append(pack_map(name, found.features, tuple(image.shape[-2:]), step))
+        offset = [pixels / scale for pixels, scale in zip(looks_at(encoder), found.scale.tolist())]
+        packed.append(pack_map(name, found.features, tuple(image.shape[-2:]), step, offset))
     return tuple(packed)
 
 # %% ../../nbs/8_widgets/82_correspondence.ipynb #2513c8b8
@@ -262,9 +265,10 @@ def cell_at(
     packed:dict, # from `pack_map`
     share # (x, y), shares of its image
 )->int:
-    "Row-major index of the cell that covers a place."
-    row = min(int(share[1] / packed["down"]), packed["rows"] - 1)
-    column = min(int(share[0] / packed["across"]), packed["columns"] - 1)
+    "Row-major index of the cell that looks at a place."
+    row = int((share[1] - packed["below"]) // packed["down"])
+    column = int((share[0] - packed["right"]) // packed["across"])
+    row, column = (min(max(0, i), n - 1) for i, n in ((row, packed["rows"]), (column, packed["columns"])))
     return row * packed["columns"] + column
 
 # %% ../../nbs/8_widgets/82_correspondence.ipynb #8507f4f7
@@ -272,9 +276,10 @@ def cell_centre(
     packed:dict, # from `pack_map`
     cell # row-major index, or an array of them
 ): # float (…, 2): (x, y), shares of its image
-    "Where a cell's centre is."
+    "The place that a cell looks at: its centre, moved by the encoder's offset."
     row, column = np.divmod(np.asarray(cell), packed["columns"])
-    return np.stack([(column + .5) * packed["across"], (row + .5) * packed["down"]], -1)
+    x, y = (column + .5) * packed["across"] + packed["right"], (row + .5) * packed["down"] + packed["below"]
+    return np.stack([x, y], -1)
 
 # %% ../../nbs/8_widgets/82_correspondence.ipynb #dcdf088a
 class PixelPlaces(PixelQuestion):
