@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['AuxiliaryContrast']
 
-# %% ../../nbs/5_methods/56_auxiliary_contrast.ipynb #8e67fec3
+# %% ../../nbs/5_methods/56_auxiliary_contrast.ipynb #6a9c5333
 from dataclasses import dataclass, field
 
 import torch
@@ -20,7 +20,7 @@ from ..losses.streaming import (
     check_temperature, contrast_per_pair, PairTiles, streamed, wide, zero_of)
 from .contract import Method, make_encoder
 from .label_contrast import contrast_of_batch, sample_pixels, take_pixels
-from ..networks.encoders import DenseProjector
+from ..networks.encoders import DenseProjector, cell_offset
 from ..positives.matching import choose_matches
 from ..processes import gather_rows
 
@@ -214,7 +214,7 @@ def auxiliary_loss_of_images(self,
     maps = [self.branch(view.image).float() for view in views]
     rule = self.config.cells, self.config.ignore_index
     ids = [ids_at_cells(view.mask, dense.shape[2:], *rule).flatten(1) for view, dense in zip(views, maps)]
-    match = choose_matches("geometric", *maps, *views)
+    match = choose_matches("geometric", *maps, *views, offset=cell_offset(self.encoder))
     rows = (normalize(dense.flatten(2).transpose(1, 2), dim=2) for dense in maps)
     return self.terms(*rows, *ids, match, generator)
 
