@@ -178,6 +178,7 @@ def data_command(arguments):
     if report.faults: return 3
     if arguments.picture: say("contact sheet:", save_sheet(name, arguments))
 
+# %% ../nbs/9_experiments/97_cli.ipynb #807711a6
 def save_sheet(name, arguments):
     "Write the contact sheet of --picture; what the report said already is not said again."
     with warnings.catch_warnings():
@@ -484,7 +485,8 @@ def evaluate_command(arguments):
     if "boundary" in protocols and not drawing & set(asked): asked.insert(0, "linear_probe")
     title = str(arguments.source or arguments.checkpoint or name)
     settings = dict(name=title, seed=arguments.seed, options=options)
-    report = EvaluationReport(title, {}, about(encoder, Items("train", train), Items("test", test), arguments.seed))
+    of = about(encoder, Items("train", train), Items("test", test), arguments.seed)
+    report = EvaluationReport(title, {}, of)
     if asked: report = evaluate(encoder, (train, test), asked, head=head, **settings)
     if "boundary" in protocols: report.results["boundary"] = boundaries(report, test)
     if "pck" in protocols: report.results["pck"] = keypoints(encoder, arguments)

@@ -40,11 +40,11 @@ class Pictures(torch.utils.data.Dataset):
     def mask(self, i): return self.masks[i]
 
 
-def trained(kind, world, **settings):
-    "A method after three real steps with all of its batch normalisation synchronised."
+def trained(kind, world, steps=3, **settings):
+    "A method after a few real steps with all of its batch normalisation synchronised."
     method = create_method(kind, seed=0, view=PLAIN, **settings, **({} if kind == "label_contrast" else {"batch_norm": "sync"}))
     set_batch_norm(method.branch, "sync")                                                  # label contrast has no such setting, and no slow copy
-    pretrain(method, Pictures(), TrainConfig(steps=3, batch_size=4 // world, lr=.05, device="cpu", progress=False))
+    pretrain(method, Pictures(), TrainConfig(steps=steps, batch_size=4 // world, lr=.05, device="cpu", progress=False))
     return {name: value.detach().clone() for name, value in method.state_dict().items()}
 
 
@@ -55,7 +55,7 @@ def results():
     for seed, parts in ((0, 1), (1, 1), (1, 2), (2, 2)):                                      # processes, and parts of a batch within them
         for name, method in cases(seed).items():
             for what, value in zip(("loss", "gradient", "keys"), step(method, parts if world > 1 else 1)): found[f"{name}, masks {seed}, {parts} parts: {what}"] = value
-    for name, kind, settings in (("moco", "moco", dict(queue_size=32)), ("densecl", "densecl", dict(queue_size=32, negatives="matched")), ("label", "label_contrast", dict(form="supcon"))):
+    for name, kind, settings in (("moco", "moco", dict(queue_size=32)), ("densecl", "densecl", dict(queue_size=32, negatives="matched")), ("label", "label_contrast", dict(form="supcon", steps=1))):       # from its second step on weights that differ by 1e-6 end 3e-4 apart in one process, too
         found |= {f"{name} trained: {key}": value for key, value in trained(kind, world, **settings).items()}
     toy = ToyMethod(noise=0.)
     pretrain(toy, ToyData(), TrainConfig(steps=6, batch_size=8 // world, accumulate=2, lr=.1, device="cpu", progress=False))

@@ -10,6 +10,7 @@ import ast
 import importlib.metadata
 import json
 import os
+import platform
 import re
 import shutil
 import tempfile
@@ -202,13 +203,13 @@ c.CourseDirectory.course_id = "pixcl"
 c.ClearSolutions.code_stub = {"python": "# YOUR CODE HERE\\nraise NotImplementedError()"}
 c.CourseDirectory.db_url = "sqlite:///gradebook.db"
 """
-CONTAINERFILE = """# Copy the student's library beside this file (unzip ../student.zip), then
+CONTAINERFILE = f"""# Copy the student's library beside this file (unzip ../student.zip), then
 #   podman build -t pixcl-marking .
 #   podman run --rm --network none --security-opt unmask=/proc/* -v ./handed_in:/in:ro -v .:/out pixcl-marking
-FROM debian:trixie-slim
-RUN apt-get update && apt-get install -y --no-install-recommends python3 python3-venv bubblewrap
+FROM python:{".".join(platform.python_version_tuple()[:2])}-slim
+RUN apt-get update && apt-get install -y --no-install-recommends bubblewrap
 COPY student /library
-RUN python3 -m venv /venv && /venv/bin/pip install -r /library/requirements.lock nbgrader==0.9.6
+RUN python -m venv /venv && /venv/bin/pip install -r /library/requirements.lock nbgrader==0.9.6
 ENV PYTHONPATH=/library
 ENTRYPOINT ["/venv/bin/python", "-m", "pixcl_nb.cli", "grade", "/in", "--course", "/out"]
 CMD ["--masters", "/out/solution"]

@@ -62,8 +62,9 @@ def plain(
     if value is None or type(value) in (bool, int, float, str): return value
     if isinstance(value, torch.Tensor):
         value = value.detach().cpu().contiguous()
+        start = sum(map(len, pieces))
         pieces.append(value.reshape(-1).view(torch.uint8).numpy() if value.numel() else np.zeros(0, np.uint8))
-        return {"tensor": [str(value.dtype)[6:], list(value.shape), sum(map(len, pieces[:-1])), len(pieces[-1])]}
+        return {"tensor": [str(value.dtype)[6:], list(value.shape), start, len(pieces[-1])]}
     if isinstance(value, torch.dtype): return {"dtype": str(value)[6:]}
     if isinstance(value, tuple): return {"tuple": [plain(x, pieces) for x in value]}
     if isinstance(value, list): return {"list": [plain(x, pieces) for x in value]}
@@ -109,7 +110,7 @@ def receive(
     channel, # file of a socket
     trusted:bool=False # whether the other side is ours, and messages may be large
 ):
-    "One value out of a socket. `EOFError` when the other side is gone, `ValueError` for a message that is too large."
+    "One value out of a socket. `EOFError` when the other side is gone, `ValueError` if it is too large."
     lengths = channel.read(16)
     if len(lengths) < 16: raise EOFError
     length, size = struct.unpack(">QQ", lengths)
@@ -232,7 +233,8 @@ def emptied(
         if top == "pixcl_nb" or importlib.util.find_spec(top) is None: continue
         place = Path(importlib.util.find_spec(top).origin).parent/rest.replace(".", "/")
         if place.is_dir(): words += ["--tmpfs", str(place), "--remount-ro", str(place)]
-        if place.with_suffix(".py").exists(): words += ["--ro-bind", os.devnull, str(place.with_suffix(".py"))]
+        file = place.with_suffix(".py")
+        if file.exists(): words += ["--ro-bind", os.devnull, str(file)]
     return words
 
 # %% ../../nbs/course/103_sandbox.ipynb #8b1dd5ed
@@ -281,11 +283,12 @@ def read_only(
 ROOT_AND_NOBODY = "echo; read go; exec sh -c 'echo 0 > /proc/sys/user/max_user_namespaces; echo; read go'"
 
 def two_user_namespace()->int:
-    "File descriptor of a user name space that knows root and nobody, and in which none can be made. Only for root."
+    "A user name space of root and nobody, in which none can be made; its file descriptor."
     with subprocess.Popen(["unshare", "--user", "sh", "-c", ROOT_AND_NOBODY], stdin=subprocess.PIPE,
                           stdout=subprocess.PIPE) as child:
         child.stdout.readline()
-        for name in ("uid_map", "gid_map"): Path(f"/proc/{child.pid}/{name}").write_text("0 0 1\n65534 65534 1")
+        for name in ("uid_map", "gid_map"):
+            Path(f"/proc/{child.pid}/{name}").write_text("0 0 1\n65534 65534 1")
         child.stdin.write(b"\n"), child.stdin.flush()
         child.stdout.readline()
         return os.open(f"/proc/{child.pid}/ns/user", os.O_RDONLY)
@@ -493,7 +496,8 @@ def exchange(
     except Exception as error:                # whatever can be wrong with bytes that a student's process sent
         session.cut()
         ended = isinstance(error, (EOFError, OSError))
-        reply = StudentError("the process " + ("ended: a crash, os._exit, or out of memory" if ended else "sent nonsense"))
+        said = "ended: a crash, os._exit, or out of memory" if ended else "sent nonsense"
+        reply = StudentError(f"the process {said}")
     finally: deaf.cancel()
     late = StudentError(f"took longer than {seconds:.0f} s (an endless loop?) and was stopped")
     if time.monotonic() - started >= seconds: raise late
@@ -524,7 +528,8 @@ def revive(
     while session.socket is None:
         session.socket = session.sandbox.fork()
         for name, (source, whose) in list(session.history.items()):
-            with contextlib.suppress(StudentError): ask(session, dict(do="cell", name=name, source=source), whose)
+            with contextlib.suppress(StudentError):
+                ask(session, dict(do="cell", name=name, source=source), whose)
             if session.socket is None:
                 del session.history[name]
                 break

@@ -507,6 +507,7 @@ def boundary_quality(
     test = Items("test", test)
     counts = 0
     for image, mask in ((test[index][0], test.own_mask(index)) for index in range(len(test))):
-        found = result.predict(image, size=mask.shape)
+        own = {} if mask.shape == image.shape[1:] else {"size": mask.shape}
+        found = result.predict(image, **own)
         counts = counts + boundary_counts(found, mask, test.num_classes, tolerance)
     return float(boundary_f_score(counts).nanmean())

@@ -347,7 +347,8 @@ class FolderFiles:
         "((name, image, label) or None, faults) of a line of a list."
         left, right = columns(line, self.images, self.labels)
         if left == right and not self.labels.candidates(right):     # the label under the image's own name
-            right = next((name for name in self.images.candidates(left) if self.labels.candidates(name)), right)
+            named = [name for name in self.images.candidates(left) if self.labels.candidates(name)]
+            right = named[0] if len(named) == 1 else right
         said = [self.images.fault(left, source, number, hint), self.labels.fault(right, source, number, hint)]
         if any(said): return None, [words for words in said if words]
         (image,), (label,) = self.images.candidates(left), self.labels.candidates(right)
@@ -377,6 +378,7 @@ class Classes:
     assumed: bool = True       # 255 is ignored because nothing was said of it
     notes: tuple = ()          # what is odd about it
 
+# %% ../../nbs/1_images/11_data.ipynb #6bff9b12
 FIELDS = ["names", "ids", "ignore", "background", "palette"]
 REMARKS = ["version", "seed", "about", "comment"]                # allowed, and not looked at
 
@@ -491,8 +493,8 @@ def check_background(
 
 # %% ../../nbs/1_images/11_data.ipynb #68822614
 FIRST_IGNORED = (
-    "id 0 is ignored, so the first class, {!r}, has no pixel; if the ids begin at 1 every name is shifted by one:"
-    ' write "ids": [1, 2, …] into classes.json')
+    "id 0 is ignored, so the first class, {!r}, has no pixel; if the ids begin at 1 every name is shifted by"
+    ' one: write "ids": [1, 2, …] into classes.json')
 
 def as_classes(
     about # from JSON: a list of names, or an object
@@ -752,6 +754,8 @@ class UnlabelledData(SegmentationData):
 
     def mask(self, index):
         return torch.full(self.size or native_size(self.images[index]), 255, dtype=torch.long)
+
+    def own_mask(self, index): return torch.full(native_size(self.images[index]), 255, dtype=torch.long)
 
     def subset(self, indices):
         indices = [range(len(self))[int(index)] for index in indices]

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/1_images/10_files.ipynb #57100727
+# %% ../../nbs/1_images/10_files.ipynb #33763ec7
 import hashlib
 import os
 import re
@@ -22,7 +22,7 @@ from PIL import Image
 
 from ..checks import atomic_write, cache_folder
 
-# %% ../../nbs/1_images/10_files.ipynb #a821303d
+# %% ../../nbs/1_images/10_files.ipynb #0310aa37
 class PictureError(ValueError):
     "A file that cannot be read as it is meant; the message names it and says what to do."
 
@@ -45,7 +45,7 @@ def opened(
             f"{path}: cannot be decoded ({' '.join(str(error).split()) or type(error).__name__}); the file is"
             " cut off or not an image: copy or download it again") from error
 
-# %% ../../nbs/1_images/10_files.ipynb #25a09c98
+# %% ../../nbs/1_images/10_files.ipynb #23652c05
 TURNS = {
     2: lambda a: a[:, ::-1], 3: lambda a: a[::-1, ::-1], 4: lambda a: a[::-1], 5: lambda a: a.swapaxes(0, 1),
     6: lambda a: np.rot90(a, -1), 7: lambda a: np.rot90(a, -1)[::-1], 8: lambda a: np.rot90(a)}
@@ -66,7 +66,7 @@ def turned(
     "The array as a viewer shows it."
     return np.ascontiguousarray(TURNS[tag](values)) if tag in TURNS else values
 
-# %% ../../nbs/1_images/10_files.ipynb #70136693
+# %% ../../nbs/1_images/10_files.ipynb #f40d74a7
 def tag_behind_pixels(
     path # a PNG file
 )->bool:
@@ -80,7 +80,7 @@ def tag_behind_pixels(
             file.seek(int.from_bytes(head[:4], "big") + 4, 1)
     return False
 
-# %% ../../nbs/1_images/10_files.ipynb #e4e8367a
+# %% ../../nbs/1_images/10_files.ipynb #3ae1fd86
 def native_size(
     path # a picture
 )->tuple:
@@ -89,7 +89,7 @@ def native_size(
         if file.format == "PNG" and "exif" not in file.info and tag_behind_pixels(path): file.load()
         return (file.width, file.height) if orientation(file) >= 5 else (file.height, file.width)
 
-# %% ../../nbs/1_images/10_files.ipynb #0b56a858
+# %% ../../nbs/1_images/10_files.ipynb #727f40ce
 def over_white(
     file # an open Pillow image
 ):
@@ -99,7 +99,7 @@ def over_white(
     white = Image.new("RGBA", layers.size, "white")
     return np.array(Image.alpha_composite(white, layers).convert("RGB"))
 
-# %% ../../nbs/1_images/10_files.ipynb #32092c53
+# %% ../../nbs/1_images/10_files.ipynb #40d58acf
 def grey_levels(
     path, # for the message
     values # (H, W) of a file with more than 8 bits, or of floats
@@ -116,7 +116,7 @@ def grey_levels(
         f"{path}: holds values from {low:g} to {high:g}, which is neither 0 to 1 nor 0 to 65535, so black and"
         " white are not known; save it with 8 bits, or scaled to one of the two")
 
-# %% ../../nbs/1_images/10_files.ipynb #b592b349
+# %% ../../nbs/1_images/10_files.ipynb #2d4f7e0d
 def layout_of(
     path, # for the message
     file # an open Pillow image, not yet decoded
@@ -129,7 +129,7 @@ def layout_of(
     arguments = file.tile[0].args
     return str(arguments[0] if isinstance(arguments, tuple) and arguments else arguments)
 
-# %% ../../nbs/1_images/10_files.ipynb #c9f15817
+# %% ../../nbs/1_images/10_files.ipynb #0626b6ac
 def read_image(
     path # any picture Pillow can decode
 ):
@@ -144,7 +144,7 @@ def read_image(
         values = torch.from_numpy(turned(values, orientation(file)))
     return values.expand(3, -1, -1).contiguous() if values.ndim == 2 else values.permute(2, 0, 1).contiguous()
 
-# %% ../../nbs/1_images/10_files.ipynb #7bece6f1
+# %% ../../nbs/1_images/10_files.ipynb #dae2e055
 SPREAD = {"L;2": 85, "L;4": 17}                           # Pillow multiplies 2- and 4-bit grey by these
 
 def read_ids(
@@ -168,7 +168,7 @@ def read_ids(
     if ids.min() < 0: raise PictureError(f"{path}: mask holds id {ids.min()}; ids are 0 to 255")
     return ids.astype(np.int64) // SPREAD.get(layout, 1)
 
-# %% ../../nbs/1_images/10_files.ipynb #97e73529
+# %% ../../nbs/1_images/10_files.ipynb #d6f0089d
 BINARY = -2              # in a table: 255 is class 1, unless the same mask holds 1 as well
 
 def read_mask(
@@ -187,7 +187,7 @@ def read_mask(
             " \"ids\"), or list it there under \"ignore\"")
     return torch.from_numpy(known.astype(np.uint8))
 
-# %% ../../nbs/1_images/10_files.ipynb #006ba39e
+# %% ../../nbs/1_images/10_files.ipynb #9121216e
 PICTURES = (
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff",
     ".ppm", ".pgm", ".pbm", ".pnm")
@@ -210,7 +210,7 @@ def kind_of(
     if name.startswith((".", "~$")) or name.lower() in LEFTOVERS: return "hidden or of the system"
     return "picture" if ending(name) in PICTURES else ending(name) or "without an ending"
 
-# %% ../../nbs/1_images/10_files.ipynb #bac02c45
+# %% ../../nbs/1_images/10_files.ipynb #f1195230
 def walk(
     folder, # Path
     prefix:str="", # of the names, "" or ending in "/"
@@ -231,7 +231,7 @@ def walk(
         elif os.path.realpath(path) in above: yield name, None, "links in a circle"
         else: yield from walk(path, f"{name}/", above)
 
-# %% ../../nbs/1_images/10_files.ipynb #52b7e654
+# %% ../../nbs/1_images/10_files.ipynb #9acdc709
 def pictures_below(
     folder # searched with all folders below it
 )->tuple:
@@ -251,7 +251,7 @@ def left_out_note(
     counts = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
     return [f"left out in {folder}: {counts}"] if kinds else []
 
-# %% ../../nbs/1_images/10_files.ipynb #616deafa
+# %% ../../nbs/1_images/10_files.ipynb #118c9ed8
 def without_ending(
     name:str # of a file
 )->str:
@@ -266,7 +266,7 @@ def composed(
     name = unicodedata.normalize("NFC", re.sub(r"^(\./+)+", "", name.replace("\\", "/")))
     return without_ending(name) + ending(name) if ending(name) in PICTURES else name
 
-# %% ../../nbs/1_images/10_files.ipynb #d9e89666
+# %% ../../nbs/1_images/10_files.ipynb #c441cf12
 class Finder:
     "The pictures below a folder, to be found by the names of a list."
     def __init__(self,
@@ -290,7 +290,7 @@ class Finder:
             if composed(spelling) in self.by_name: return self.by_name[composed(spelling)]
         return []
 
-# %% ../../nbs/1_images/10_files.ipynb #13ff4ad3
+# %% ../../nbs/1_images/10_files.ipynb #98418c7b
 class NameFinder(Finder):
     "Finds names without an ending, or with another one, as well."
     def candidates(self, name):
@@ -313,7 +313,7 @@ class NameFinder(Finder):
         close = get_close_matches(stem, self.by_stem, 1, .8)
         return f" (the nearest is {self.by_stem[close[0]][0]!r})" if close else ""
 
-# %% ../../nbs/1_images/10_files.ipynb #3a39369d
+# %% ../../nbs/1_images/10_files.ipynb #71ed74c2
 class ListFinder(NameFinder):
     "Says what is wrong with a line of a list."
     def fault(self,
@@ -332,7 +332,7 @@ class ListFinder(NameFinder):
         return (f"{begin}, but there is no such {self.what} in {self.folder} (line {line})"
                 f"{self.hint(name) if hint else ''}; add the file or remove the line")
 
-# %% ../../nbs/1_images/10_files.ipynb #a1fcde70
+# %% ../../nbs/1_images/10_files.ipynb #a4a49382
 def read_text(
     path # a text file
 )->str:
@@ -353,7 +353,7 @@ def list_lines(
     lines = re.split(r"\r\n|\r|\n", read_text(path))
     return [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
 
-# %% ../../nbs/1_images/10_files.ipynb #1495eb06
+# %% ../../nbs/1_images/10_files.ipynb #fff83d3e
 def columns(
     line:str, # of a list
     images, # `ListFinder` of images/
@@ -365,7 +365,7 @@ def columns(
     pairs = [(left, right) for left, right in cuts if images.candidates(left) and labels.named(right)]
     return pairs[0] if len(pairs) == 1 else (line, line)
 
-# %% ../../nbs/1_images/10_files.ipynb #14a8fda4
+# %% ../../nbs/1_images/10_files.ipynb #4d51599b
 def state_digest(
     paths # files; None where there is none
 )->str:
@@ -377,7 +377,7 @@ def state_digest(
         digest.update(repr(state).encode())
     return digest.hexdigest()
 
-# %% ../../nbs/1_images/10_files.ipynb #e862083d
+# %% ../../nbs/1_images/10_files.ipynb #6b2750b6
 def bytes_digest(
     path # a file, or None
 )->str:
@@ -386,7 +386,7 @@ def bytes_digest(
     with open(path, "rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=8)).hexdigest()
 
-# %% ../../nbs/1_images/10_files.ipynb #9bdbbf55
+# %% ../../nbs/1_images/10_files.ipynb #74988cdf
 def file_digests(
     paths, # files; None where there is none
     keep:int=2**28 # bytes in all from which on the digests are remembered in the user's cache
@@ -402,7 +402,7 @@ def file_digests(
     if large: atomic_write(kept, "\n".join(found))
     return found
 
-# %% ../../nbs/1_images/10_files.ipynb #05c5f56d
+# %% ../../nbs/1_images/10_files.ipynb #fd9536cd
 def header_sizes(
     paths, # image files
     keep:int=10_000 # so many files and more are remembered in the user's cache

@@ -163,7 +163,7 @@ def world_card(
 # %% ../../nbs/1_images/18_worlds.ipynb #3330b073
 LEARNERS = "colour table", "trees", "network"
 
-def main():
+def write_cards():
     "`python -m pixcl_nb.images.worlds OUT.json [WORLD …]`: the cards of some worlds, written one by one."
     import sys
     out, names = Path(sys.argv[1]), sys.argv[2:] or list(WORLDS)
@@ -175,4 +175,4 @@ def main():
         atomic_write(out, json.dumps(made, indent=1) + "\n")
         print(name, {learner: made[name][learner] for learner in LEARNERS}, flush=True)
 
-if __name__ == "__main__" and "__file__" in globals(): main()
+if __name__ == "__main__" and "__file__" in globals(): write_cards()

@@ -568,8 +568,9 @@ def read_pickle(
                 file.seek(0)
                 first = PlainUnpickler(file).load()
                 if isinstance(first, dict): return as_tensors(first)
-        with torch.serialization.safe_globals(harmless_values()):
-            return torch.load(path, map_location="cpu", weights_only=True)
+            file.seek(0)                     # the open file: by its path torch would judge it by its ending
+            with torch.serialization.safe_globals(harmless_values()):
+                return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         told = str(error)
         wanted = (

@@ -245,7 +245,7 @@ def looks_at(
     if vars(encoder).get("looked", (None,))[0] == state: return encoder.looked[1]
     try: tops = mirror_tops(copy.deepcopy(encoder).eval())
     except (ValueError, RuntimeError, AssertionError): tops = None, None       # a network of one fixed size
-    found = tuple(usual if top is None else round(top / 2, 2)
-                  for top, usual in zip(tops, cell_offset(encoder)))
+    layout = cell_offset(encoder) if None in tops else tops
+    found = tuple(usual if top is None else round(top / 2, 2) for top, usual in zip(tops, layout))
     encoder.looked = state, found
     return found
