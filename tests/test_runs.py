@@ -188,7 +188,7 @@ def test_a_run_that_broke_is_replayed_from_its_folder(tmp_path, capsys):
     words = f"pretrain moco --steps 9 --batch-size 8 --lr 1e12 --threads 1 --device cpu --set queue_size=8 --set view.size=32 --out {tmp_path}/run"
     assert main(words.split()) == 1
     said = capsys.readouterr().err
-    assert f"pixcl replay {tmp_path}/run" in said and "step 1: " in said
+    assert f"pixcl replay {tmp_path}/run" in said and ": step " in said and "lower lr" in said
     assert main(["replay", f"{tmp_path}/run"]) == 0
     assert "it breaks again" in capsys.readouterr().out
     assert main(["replay", str(tmp_path)]) == 1
