@@ -153,7 +153,7 @@ class SegmentationItems(SegmentationFiles):
         return (mask if self.size is None else fit_mask(mask, self.size)).long()
 
     def own_mask(self, index):
-        "The mask of one item at its file's own size, int64 (H, W), whatever `size` the images are brought to."
+        "The mask of one item at its file's own size, int64 (H, W), whatever `size` the images have."
         return read_mask(self.labels[index], self.lookup).long()
 
 # %% ../../nbs/1_images/11_data.ipynb #1000bf54
