@@ -534,7 +534,7 @@ def revive(
                 break
 
 # %% ../../nbs/course/103_sandbox.ipynb #81355923
-def run(
+def run_in_session(
     session:Session, # of the submission
     name:str, # of the cell
     source:str, # its code
@@ -550,7 +550,7 @@ def run(
     return as_student_error(error, session.sources) if isinstance(error, dict) else error
 
 
-Session.run, Session.revive = run, revive
+Session.run, Session.revive = run_in_session, revive
 
 # %% ../../nbs/course/103_sandbox.ipynb #2c2c0fdd
 class RemoteFunction:

@@ -84,7 +84,8 @@ def packed(
     # as in detectron2's model zoo, which reads past other keys
     zoo = {"__author__": "pixcl_nb", "matching_heuristics": True, "pixcl_nb": about}
     if suffix == ".pkl":
-        return pickle.dumps({"model": {name: tensor.numpy() for name, tensor in state.items()}, **zoo}, protocol=2)
+        arrays = {name: tensor.numpy() for name, tensor in state.items()}
+        return pickle.dumps({"model": arrays, **zoo}, protocol=2)
     wrapped = {"mmseg": {"state_dict": state, "meta": about}, "detectron2": {"model": state, **zoo}}
     file = io.BytesIO()
     torch.save(wrapped.get(tool, state), file)

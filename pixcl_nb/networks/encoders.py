@@ -565,9 +565,11 @@ def read_pickle(
     except pickle.UnpicklingError as error:
         told = str(error)
         if "Unsupported operand" in told:
-            raise ValueError(f"path: {path.name} is a plain pickle of another protocol than 2, which is not read; "
-                             "write it again with torch.save, or pickle.dump(…, protocol=2)") from error
-        wanted = told.split("GLOBAL ")[-1].split(" ")[0] if "GLOBAL" in told else "an object that is no tensor"
+            raise ValueError(
+                f"path: {path.name} is a plain pickle of another protocol than 2, which is not read; "
+                "write it again with torch.save, or pickle.dump(…, protocol=2)") from error
+        known = "GLOBAL" in told
+        wanted = told.split("GLOBAL ")[-1].split(" ")[0] if known else "an object that is no tensor"
         raise ValueError(
             f"path: {path.name} holds pickled Python objects ({wanted}) and loading it could run code; "
             "refused. If you trust its source, once, elsewhere: torch.save({'state_dict': "
