@@ -602,8 +602,8 @@ def listed_data(
     items, faults = files.read(split)
     if classes is None and (root/"classes.json").exists(): classes = read_classes(root/"classes.json")
     elif classes is None: classes, notes = counted_classes(list(files.labels.files.values()))
-    if not classes.names: raise ValueError(f"{root}: its masks hold no class at all; every pixel is 255")
     if not items: raise DataFaults(faults)
+    if not classes.names: raise ValueError(f"{root}: its masks hold no class at all; every pixel is 255")
     names, images, labels = zip(*items)
     data = SegmentationData(
         images, labels, names, classes.names, classes.palette, classes.table, size, f"{title} {split}",
