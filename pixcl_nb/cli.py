@@ -102,6 +102,12 @@ class Command:
 COMMANDS = {}        # word → Command
 
 # %% ../nbs/9_experiments/97_cli.ipynb #d776118f
+def is_one_set(name, root):
+    "Whether pictures lie in one folder without others inside: one set, whatever split is asked for."
+    folder = Path(root or "nowhere")
+    return name == "images" and folder.is_dir() and not any(path.is_dir() for path in folder.iterdir())
+
+# %% ../nbs/9_experiments/97_cli.ipynb #f99a0778
 def add_threads(parser):
     parser.add_argument(
         "--threads", type=int, default=2, metavar="N", help="CPU threads; equal results need equal threads")
@@ -124,8 +130,10 @@ def asked_data(arguments, splits, config=None)->list:
     found = arguments if arguments.data or config is None else config
     size = arguments.size or (found.size if found is config else None)
     arguments.data, arguments.root = found.data or "samples", arguments.root or found.root
+    whole = is_one_set(arguments.data, arguments.root)
     return [
-        load_data(arguments.data, arguments.root, split, tuple(size) if size else None) for split in splits]
+        load_data(arguments.data, arguments.root, "." if whole else split, tuple(size) if size else None)
+        for split in splits]
 
 def say(*words):
     "Print, on the first of several processes only."
