@@ -130,10 +130,9 @@ def asked_data(arguments, splits, config=None)->list:
     found = arguments if arguments.data or config is None else config
     size = arguments.size or (found.size if found is config else None)
     arguments.data, arguments.root = found.data or "samples", arguments.root or found.root
-    whole = is_one_set(arguments.data, arguments.root)
+    if is_one_set(arguments.data, arguments.root): splits = ["."] * len(splits)
     return [
-        load_data(arguments.data, arguments.root, "." if whole else split, tuple(size) if size else None)
-        for split in splits]
+        load_data(arguments.data, arguments.root, split, tuple(size) if size else None) for split in splits]
 
 def say(*words):
     "Print, on the first of several processes only."
