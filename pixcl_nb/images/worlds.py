@@ -38,7 +38,7 @@ def world_folder(
     splits=None, # dict of split -> how many scenes, None = as the world says
     progress:bool=True # show a bar
 )->Path: # `images/ labels/ {split}.txt classes.json pairs/`: read it by `load_data("samples", root=…)`
-    """The scenes of a world, rendered at the first call: 10,000 take about two minutes on two cores.
+    """The scenes of a world, rendered at the first call.
     Raises ValueError where `world` is neither a name nor a `World`."""
     if isinstance(world, str):
         check_name("world", world, WORLDS)
