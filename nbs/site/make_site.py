@@ -80,7 +80,9 @@ class Links:
 
     def one(self, found, home, page):
         picture, words, (target, mark, anchor) = found[1], found[2], found[3].partition("#")
-        if not target or re.match(r"[a-z]+:", found[3]): return found[0]
+        if re.match(r"#?[a-z]+:", found[3]): return found[0]
+        anchor = anchor.lower()                                                  # Jupyter's headings keep their capitals, the site's do not
+        if not target: return f"{picture}[{words}](#{anchor})"
         file = (home.parent / target).resolve()
         if file in self.of: return f"{picture}[{words}](/{self.page_file(self.of[file])}{mark}{anchor})"
         if not file.exists() or not file.is_relative_to(ROOT):

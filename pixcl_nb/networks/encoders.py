@@ -28,7 +28,7 @@ import torch
 import torch.nn.functional as F
 from torch import _weights_only_unpickler, nn
 
-from ..checks import check_finite, check_name, check_range, check_tensor, library_folder
+from ..checks import check_finite, check_name, check_range, check_tensor, shipped_folder
 from ..checks import IMAGENET_MEAN, IMAGENET_STD
 from ..processes import distributed_world
 
@@ -996,7 +996,7 @@ def sample_encoder(
 )->nn.Module:
     """A `pixcl_tiny` pretrained on the shipped samples by a method; made by
     `tests/tools/make_checkpoints.py`. `FileNotFoundError` where `data_samples/` is not there."""
-    folder = library_folder().parent / "data_samples" / "checkpoints"
+    folder = shipped_folder("data_samples")/"checkpoints"
     if not folder.is_dir():
         raise FileNotFoundError(
             f"no folder {str(folder)!r}: the shipped checkpoints come with a checkout of the repository;"
