@@ -27,6 +27,9 @@ from pixcl_nb.training.settings import TrainConfig
 
 WORDS = "keep_alive_interval=1,keep_alive_max_attempt=4,last_call_timeout=15"
 
+# torchrun 2.14 tells a node that joins later nothing of where the first process listens, and it waits in vain, unless the nodes do not share their store
+ALONE = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+
 
 def free_port():
     with socket.socket() as probe:
@@ -38,7 +41,7 @@ def agent(name, folder, port, script, nodes="2", restarts=0):
     "A node: torchrun with one worker. The first one holds the rendezvous."
     command = [sys.executable, "-m", "torch.distributed.run", "--nnodes", nodes, "--nproc-per-node", "1", "--max-restarts", str(restarts), "--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{port}", "--rdzv-id", "test",
                "--rdzv-conf", f"{WORDS},is_host={int(name == 'a')}", "--local-addr", "127.0.0.1", "--monitor-interval", ".2", script, str(folder)]
-    return subprocess.Popen(command, stdout=open(folder / f"{name}.log", "w"), stderr=subprocess.STDOUT, env={**os.environ, "OMP_NUM_THREADS": "1", "NODE": name}, start_new_session=True)
+    return subprocess.Popen(command, stdout=open(folder / f"{name}.log", "w"), stderr=subprocess.STDOUT, env={**os.environ, "OMP_NUM_THREADS": "1", "NODE": name, **ALONE}, start_new_session=True)
 
 
 def ended(agents, folder, timeout=600):
