@@ -43,6 +43,7 @@ from .experiments.recipes import (
     FINETUNES, RECIPES, dry_run, finetune_values, recipe, recipe_bill, recipe_text, recipe_values)
 from .experiments.runs import (
     RunConfig, layered, load_run, merged, nested, read_config, replay_run, rerun, run, run_config, value_of)
+from .precision import PRECISIONS
 from .processes import distributed_world
 from .training.settings import choose_device, TrainConfig
 
@@ -429,6 +430,8 @@ def add_evaluate(parser):
         "--set", action="append", metavar="PROTOCOL.NAME=VALUE", help="an option of a protocol")
     parser.add_argument("--seed", type=int, default=0, metavar="N")
     parser.add_argument("--device", default="cpu", metavar="WORD", help="cpu, cuda, mps or auto")
+    parser.add_argument(
+        "--precision", choices=PRECISIONS, default="float32", help="of the networks; auto: the fastest here")
     parser.add_argument("--out", metavar="FILE.json", help="write the EvaluationReport there")
     add_threads(parser)
 
@@ -492,7 +495,7 @@ def evaluate_command(arguments):
     drawing = {"linear_probe", "finetune", "finetune_with_head", "retrieve"}      # those that predict masks
     if "boundary" in protocols and not drawing & set(asked): asked.insert(0, "linear_probe")
     title = str(arguments.source or arguments.checkpoint or name)
-    settings = dict(name=title, seed=arguments.seed, options=options)
+    settings = dict(name=title, seed=arguments.seed, options=options, precision=arguments.precision)
     of = about(encoder, Items("train", train), Items("test", test), arguments.seed)
     report = EvaluationReport(title, {}, of)
     if asked: report = evaluate(encoder, (train, test), asked, head=head, **settings)
