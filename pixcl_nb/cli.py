@@ -30,7 +30,8 @@ from .images.pairs import load_pairs
 from .images.scenes import SAMPLE_SPLITS, write_samples
 from .experiments.bench import DemoConfig
 from .experiments.demo import run_demo
-from .networks.encoders import create_encoder, load_checkpoint
+from .networks.encoders import create_encoder
+from .networks.weights import load_checkpoint
 from .evaluation.protocols import about, evaluate, EvaluationReport, PROTOCOLS
 from .evaluation.score import boundary_quality, Items, SegmentationResult
 from .networks.encoding import frozen

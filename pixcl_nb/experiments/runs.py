@@ -20,7 +20,8 @@ from torch import nn
 from ..positives.auxiliary_labels import load_auxiliary_labels
 from ..checks import atomic_write, check_name, check_range, made_by
 from ..images.data import load_data
-from ..networks.encoders import create_encoder, load_checkpoint, own_tensors, plain_state
+from ..networks.encoders import create_encoder
+from ..networks.weights import load_checkpoint, own_tensors, plain_state
 from ..networks.encoding import colours_of
 from ..methods.contract import METHODS, create_method, method_class
 from ..processes import distributed_world
