@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+# %% ../../nbs/9_experiments/96_claims.ipynb #949bb323
 from ..positives.auxiliary_labels import AuxiliaryLabels, ColourFeatures, fit_auxiliary_labels
 from ..checks import atomic_write, check_name, check_range, made_by
 from ..images.cells import grid_size
@@ -53,6 +54,7 @@ class ClaimsData:
     start: str = None              # weights every arm begins with: a file, "package", "timm"; None = random
     device: str = "cpu"            # "cpu" | "cuda"
 
+# %% ../../nbs/9_experiments/96_claims.ipynb #2cbafbbf
 @dataclass
 class ClaimsPretraining(ClaimsData):
     "How every arm is pretrained."
@@ -85,7 +87,7 @@ class ClaimsSteps(ClaimsPretraining):
     auxiliary_samples: int = 48    # cells of an image that enter its loss
     few_labels: int = 18           # images that the labelled extractor of auxiliary labels sees
     extractor: str = "tf_efficientnet_lite0"       # of the rows "extractor_…": weights from a package
-    extractor_stride: int = 16     # its output stride
+    extractor_layers: tuple = (8, 16, 32)          # strides of its layers, joined
 
 # %% ../../nbs/9_experiments/96_claims.ipynb #21246b79
 COUNTS = ("steps", "quick_steps", "finetune_steps", "contrast_steps", "auxiliary_steps", "crop", "clusters")
@@ -95,7 +97,7 @@ class ClaimsConfig(ClaimsSteps):
     "Every number under the claims."
     def __post_init__(self):
         check_name("split", self.split, ["val", "test"])
-        for name in ("seeds", "budgets", "rows", "size", "positives"):
+        for name in ("seeds", "budgets", "rows", "size", "positives", "extractor_layers"):
             setattr(self, name, tuple(getattr(self, name)))
         for name in self.rows: check_name("rows", name, ROWS)
         for name in self.positives: check_name("positives", name, ["geometric", "mutual"])
@@ -611,12 +613,13 @@ def auxiliary_quality(bench:Bench)->dict:
 # %% ../../nbs/9_experiments/96_claims.ipynb #1d7b2680
 EXTRACTED = {
     "start": "random weights", "augmentation": "auxiliary contrast, every place an id: augmentation only",
-    "noise": "auxiliary contrast, random ids", "clusters": "auxiliary contrast, clusters of the ImageNet network",
+    "noise": "auxiliary contrast, random ids",
+    "clusters": "auxiliary contrast, clusters of the ImageNet network",
     "extractor": "the ImageNet network itself"}
 
 def extractor_network(config):
     "The network whose features are clustered."
-    return create_encoder(config.extractor, config.extractor_stride, "package")
+    return create_encoder(config.extractor, pretrained="package", layer=list(config.extractor_layers))
 
 def places_as_ids(labels:AuxiliaryLabels, stride:int)->AuxiliaryLabels:
     "Labels of the same images in which every square of `stride` pixels has an id that nothing else has."
@@ -634,10 +637,11 @@ def places_as_ids(labels:AuxiliaryLabels, stride:int)->AuxiliaryLabels:
 def extracted_labels(bench, name, seed):
     "The ids of an arm, kept in the bench's folder."
     c, which = bench.config, "clusters" if name == "clusters" else "noise"
-    network = extractor_network(c) if which == "clusters" else NoiseFeatures(c.extractor_stride, seed=seed)
+    network = extractor_network(c)
+    if which == "noise": network = NoiseFeatures(network.stride, seed=seed)
     folder = bench.out / "labels" / f"{which}-seed{seed}"
     labels = fit_auxiliary_labels(network, bench.train, c.clusters, folder=folder, seed=seed)
-    return places_as_ids(labels, c.extractor_stride) if name == "augmentation" else labels
+    return places_as_ids(labels, network.stride) if name == "augmentation" else labels
 
 def extracted_encoder(bench, name, seed):
     "The encoder of an arm of `EXTRACTED`, trained when it is first asked for."
@@ -655,7 +659,7 @@ def extracted_encoder(bench, name, seed):
 # %% ../../nbs/9_experiments/96_claims.ipynb #b17492dd
 def extracted_score(bench, name, protocol, seed)->float:
     "mIoU of an arm under \"probe@18\", \"finetune@18\", … as a job."
-    own = ["extractor", "extractor_stride", "clusters", "auxiliary_steps", "auxiliary_samples"]
+    own = ["extractor", "extractor_layers", "clusters", "auxiliary_steps", "auxiliary_samples"]
     if protocol.startswith("finetune"): own += ["finetune_steps", "finetune_batch", "finetune_lr"]
     settings = {**bench.settings(*MEASURED, *own), "arm": name, "protocol": protocol, "seed": seed}
     def work():
@@ -735,7 +739,7 @@ PAIRS_OF_VIEWS = {
 EXISTING = {
     "extractor_probe": Row(
         "labels from an existing network teach more than augmentation", "Zhang et al.",
-        "frozen probe at few labels; clusters of an ImageNet network, equal steps from the same random weights",
+        "frozen probe at few labels; clusters of an ImageNet network, equal steps from equal random weights",
         extractor_probe),
     "extractor_finetune": Row(
         "the same after fine-tuning", "Zhang et al.",

@@ -218,6 +218,19 @@ class ConvEncoder(Encoder):
     def forward(self, images): return self.maps(images)[-1]
     def extra_repr(self): return f"layers={self.body.feature_info.module_name()}"
 
+# %% ../../nbs/2_networks/21_encoders.ipynb #65892cfc
+def patches_of(
+    images, # (B, 3, H, W)
+    stride:int # side of a patch, pixels
+)->tuple:
+    "Rows and columns of patches. `ValueError` where the picture is not a whole number of them."
+    rows, columns = images.shape[-2] // stride, images.shape[-1] // stride
+    if rows*stride == images.shape[-2] and columns*stride == images.shape[-1]: return rows, columns
+    raise ValueError(
+        f"images: {tuple(images.shape[-2:])} pixels are not a whole number of {stride}-pixel"
+        f" patches; crop or resize to {rows*stride} x {columns*stride}"
+    )
+
 # %% ../../nbs/2_networks/21_encoders.ipynb #2aecb505
 class TokenEncoder(Encoder):
     "A vision transformer whose patch tokens are laid out as a map; class and register tokens are dropped."
@@ -231,25 +244,13 @@ class TokenEncoder(Encoder):
         self.depths, self.strides = [self.channels] * count, [self.stride] * count
         self.mean, self.std = own_colours(body)
     def maps(self, images): # one map for each block, after the network's last normalisation
-        rows, columns = self.check_sides(images)
+        rows, columns = patches_of(images, self.stride)
         if self.blocks is not None: return self.body.forward_intermediates(
             images, indices=list(self.blocks), norm=True, stop_early=True, intermediates_only=True)
         tokens = self.body.forward_features(images)[:, self.body.num_prefix_tokens:]
         return [tokens.transpose(1, 2).reshape(len(images), self.channels, rows, columns)]
     def forward(self, images): return self.maps(images)[-1]
     def extra_repr(self): return f"blocks={self.blocks}"
-
-# %% ../../nbs/2_networks/21_encoders.ipynb #e47d9276
-def check_sides(self, images):
-    "Rows and columns of patches. `ValueError` where the picture is not a whole number of them."
-    rows, columns = images.shape[-2] // self.stride, images.shape[-1] // self.stride
-    if rows*self.stride == images.shape[-2] and columns*self.stride == images.shape[-1]: return rows, columns
-    raise ValueError(
-        f"images: {tuple(images.shape[-2:])} pixels are not a whole number of {self.stride}-pixel"
-        f" patches; crop or resize to {rows*self.stride} x {columns*self.stride}"
-    )
-
-TokenEncoder.check_sides = check_sides
 
 # %% ../../nbs/2_networks/21_encoders.ipynb #d8459ecc
 # timm modules whose networks are plain rows of patch tokens
@@ -501,7 +502,7 @@ def create_encoder(
     `RuntimeError` if a download fails or the package is not there."""
     if pretrained not in (False, True, "package"):
         raise ValueError(f"pretrained: expected False, True or 'package', not {pretrained!r}")
-    if "out_indices" in options: raise ValueError("out_indices: choose with layer= (a stride, a name, a list)")
+    if "out_indices" in options: raise ValueError("out_indices: choose with layer=: a stride, a name, a list")
     encoder = builder_of(name)(name, output_stride, pretrained is True, layer, **options)
     if pretrained != "package": return encoder
     from pixcl_nb.networks.weights import load_package      # 24_weights, which builds on this notebook

