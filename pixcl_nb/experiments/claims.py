@@ -641,7 +641,7 @@ def extracted_labels(bench, name, seed):
     if which == "noise": network = NoiseFeatures(network.stride, seed=seed)
     folder = bench.out / "labels" / f"{which}-seed{seed}"
     labels = fit_auxiliary_labels(network, bench.train, c.clusters, folder=folder, seed=seed)
-    return places_as_ids(labels, network.stride) if name == "augmentation" else labels
+    return places_as_ids(labels, 2 * network.stride) if name == "augmentation" else labels
 
 def extracted_encoder(bench, name, seed):
     "The encoder of an arm of `EXTRACTED`, trained when it is first asked for."

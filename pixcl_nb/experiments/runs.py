@@ -21,7 +21,7 @@ from ..positives.auxiliary_labels import load_auxiliary_labels
 from ..checks import atomic_write, check_name, check_range, made_by
 from ..images.data import load_data
 from ..networks.encoders import create_encoder
-from ..networks.weights import load_checkpoint, own_tensors, plain_state
+from ..networks.weights import LITE_COLOURS, load_checkpoint, own_tensors, plain_state
 from ..networks.encoding import colours_of
 from ..methods.contract import METHODS, create_method, method_class
 from ..processes import distributed_world
@@ -202,6 +202,7 @@ def run_config(
     if "steps" not in train:
         raise ValueError("steps: say how long: --steps N, or --epochs N for passes over the data")
     shape = encoder_shape(config.encoder, config.output_stride, **config.encoder_options)
+    if config.start == "package": shape.mean, shape.std = LITE_COLOURS.values()
     settings = filled(default_settings(config.method, shape), settings, "settings.")
     return replace(config, settings=settings, train=filled(TrainConfig(steps=1), train, "train."))
 

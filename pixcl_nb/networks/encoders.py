@@ -8,6 +8,7 @@ __all__ = ['create_encoder', 'Projector', 'DenseProjector', 'SegmentationHead', 
 # %% ../../nbs/2_networks/21_encoders.ipynb #ac9a477a
 import copy
 import difflib
+import functools
 import math
 import re
 
@@ -384,7 +385,9 @@ class Hypercolumn(Encoder):
         self.encoder, self.mean, self.std = encoder, encoder.mean, encoder.std
         self.channels, self.stride = sum(encoder.depths), min(encoder.strides)
         self.finest = encoder.strides.index(self.stride)
-        self.places = [(stride, OneLayer(encoder, i).offset) for i, stride in enumerate(encoder.strides)]
+    @functools.cached_property
+    def places(self): # (stride, offset) of each layer
+        return [(stride, OneLayer(self.encoder, i).offset) for i, stride in enumerate(self.encoder.strides)]
     @property
     def offset(self): return self.places[self.finest][1]
 
