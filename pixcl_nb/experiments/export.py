@@ -18,8 +18,8 @@ import torch
 from torch import nn
 
 from ..checks import atomic_write, check_name
-from ..networks.encoders import (
-    DEEP_STEM, DETECTRON2, TokenEncoder, check_encoder_name, create_encoder, plain_state, renamed)
+from ..networks.encoders import TokenEncoder, check_encoder_name, create_encoder
+from ..networks.weights import DEEP_STEM, DETECTRON2, plain_state, renamed
 from ..networks.encoding import colours_of, frozen
 
 # %% ../../nbs/9_experiments/94_export.ipynb #4bda9ddc
