@@ -111,7 +111,8 @@ def digest(
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:12]
 
 # %% ../../nbs/9_experiments/98_regimes.ipynb #8d8515ec
-SCENES = {}          # (world, split, folder of the cache) → its scenes, read once
+FOLDERS = {}         # world → where its scenes are, if not in the user's cache
+SCENES = {}          # (folder, split) → scenes, read once
 
 def scenes_of(
     regime:Start, # its world, and how many unlabelled scenes
@@ -120,7 +121,7 @@ def scenes_of(
     "A split of a regime's world, in memory; of the unlabelled scenes as many as it has."
     world = WORLDS[regime.world]
     if regime.scenes > world.scenes: world = replace(world, scenes=regime.scenes)
-    folder = world_folder(world, progress=False)
+    folder = FOLDERS.get(regime.world) or world_folder(world, progress=False)
     key = str(folder), split
     if key not in SCENES: SCENES[key] = load_data("samples", root=folder, split=split).cache()
     return SCENES[key].subset(range(regime.scenes)) if split == "unlabelled" else SCENES[key]
@@ -216,16 +217,17 @@ def gains(
     points, # list of {"regime": fields of a Regime, "scores": what regime_point gave}
     protocol:str="finetune" # "finetune" | "probe"
 )->list: # of {"regime": its fields without the seed, "scores", "random": lists, "difference"}
-    "Each pretrained arm minus random weights, seed by seed (see `paired_difference`)."
-    shared = [field.name for field in dataclasses.fields(Regime) if field.name not in LEARNED]
+    """Each pretrained arm minus random weights, seed by seed (see `paired_difference`).
+    `ValueError` where an arm has no random weights to be held against."""
     score, baseline, arms = lambda point: point["scores"][protocol], {}, {}
     for point in points:
-        regime = point["regime"]
-        place = tuple(regime[name] for name in shared)
+        regime, place = point["regime"], json.dumps(point["regime"] | dict.fromkeys(LEARNED), sort_keys=True)
         if regime["method"] is None: baseline[place] = score(point)
         else: arms.setdefault(json.dumps(regime | {"seed": None}), []).append((place, score(point)))
     found = []
     for arm, each in arms.items():
+        missing = [place for place, _ in each if place not in baseline]
+        if missing: raise ValueError(f"points: give random weights (method=None) for {missing[0]} too")
         ours, theirs = [value for _, value in each], [baseline[place] for place, _ in each]
         found.append({"regime": json.loads(arm), "scores": ours, "random": theirs,
                       "difference": paired_difference(ours, theirs)})
