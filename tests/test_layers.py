@@ -129,7 +129,7 @@ def test_weights_go_into_layers(tmp_path):
 def test_other_tools_want_the_whole_network(tmp_path):
     from pixcl_nb.experiments.export import export_encoder
     for layer in (8, [8, 16]):
-        with pytest.raises(ValueError, match="encoder: ends at its layer"): export_encoder(create_encoder("resnet18", layer=layer), "resnet18", "timm", tmp_path / "x.pth")
+        with pytest.raises(ValueError, match="encoder: ends at layer"): export_encoder(create_encoder("resnet18", layer=layer), "resnet18", "timm", tmp_path / "x.pth")
 
 
 # ---------------------------------------------------------------------------------------------- the package

@@ -277,8 +277,7 @@ def export_encoder(
         raise ValueError(f"to: {to} has no pixcl_tiny, which is ours; its weights are in "
                          "encoder.safetensors, for create_encoder and load_checkpoint")
     if getattr(encoder, "layer", None) is not None:
-        raise ValueError(f"encoder: ends at its layer {encoder.layer!r}, and {to} wants the whole network; "
-                         "create it without layer=")
+        raise ValueError(f"encoder: ends at layer {encoder.layer!r}; for {to} create it without layer=")
     if path.suffix not in suffixes:
         raise ValueError(f"out: a file for {to} ends in {' or '.join(suffixes)}, got {path.name!r}")
     own = colours_of(encoder)
