@@ -30,6 +30,7 @@ from .images.pairs import load_pairs
 from .images.scenes import SAMPLE_SPLITS, write_samples
 from .experiments.bench import DemoConfig
 from .experiments.demo import run_demo
+from .experiments.lessons import copy_lessons, open_lab
 from .networks.encoders import create_encoder
 from .networks.weights import load_checkpoint, plain_state
 from .evaluation.protocols import about, evaluate, EvaluationReport, PROTOCOLS
@@ -43,6 +44,7 @@ from .experiments.recipes import (
     FINETUNES, RECIPES, dry_run, finetune_values, recipe, recipe_bill, recipe_text, recipe_values)
 from .experiments.runs import (
     RunConfig, layered, load_run, merged, nested, read_config, replay_run, rerun, run, run_config, value_of)
+from .precision import PRECISIONS
 from .processes import distributed_world
 from .training.settings import choose_device, TrainConfig
 
@@ -445,6 +447,8 @@ def add_evaluate(parser):
         "--set", action="append", metavar="PROTOCOL.NAME=VALUE", help="an option of a protocol")
     parser.add_argument("--seed", type=int, default=0, metavar="N")
     parser.add_argument("--device", default="cpu", metavar="WORD", help="cpu, cuda, mps or auto")
+    parser.add_argument(
+        "--precision", choices=PRECISIONS, default="float32", help="of the networks; auto: the fastest here")
     parser.add_argument("--out", metavar="FILE.json", help="write the EvaluationReport there")
     add_threads(parser)
 
@@ -508,7 +512,7 @@ def evaluate_command(arguments):
     drawing = {"linear_probe", "finetune", "finetune_with_head", "retrieve"}      # those that predict masks
     if "boundary" in protocols and not drawing & set(asked): asked.insert(0, "linear_probe")
     title = str(arguments.source or arguments.checkpoint or name)
-    settings = dict(name=title, seed=arguments.seed, options=options)
+    settings = dict(name=title, seed=arguments.seed, options=options, precision=arguments.precision)
     of = about(encoder, Items("train", train), Items("test", test), arguments.seed)
     report = EvaluationReport(title, {}, of)
     if asked: report = evaluate(encoder, (train, test), asked, head=head, **settings)
@@ -601,6 +605,28 @@ COMMANDS["claims"] = Command(
     add_claims,
     claims_command)
 
+# %% ../nbs/9_experiments/97_cli.ipynb #225e13f7
+def add_lessons(parser): parser.add_argument("folder", metavar="FOLDER", help="where to; made if need be")
+
+def lessons_command(arguments):
+    "pixcl lessons"
+    written, kept = copy_lessons(arguments.folder)
+    say(f"{arguments.folder}: {len(written)} files written")
+    if kept: say(f"kept as they were, {len(kept)} that lay there: {', '.join(map(str, kept[:4]))}"
+                 + (" …" if len(kept) > 4 else ""))
+
+COMMANDS["lessons"] = Command(
+    "copy the walkthroughs and the guide into a folder", ("pixcl lessons ~/pixcl",), add_lessons,
+    lessons_command)
+
+def add_lab(parser):
+    parser.add_argument("folder", nargs="?", metavar="FOLDER",
+                        help="of the lessons; default: a checkout's notebooks, else ./pixcl_lessons")
+
+COMMANDS["lab"] = Command(
+    "open JupyterLab at the first lesson", ("pixcl lab", "pixcl lab ~/pixcl"), add_lab,
+    lambda arguments: open_lab(arguments.folder))
+
 # %% ../nbs/9_experiments/97_cli.ipynb #39f27dbe
 CODES = (
     "exit codes: 0 done; 1 refused or failed, with one line on stderr; 2 wrong usage; 3 checked and not as it"
@@ -631,8 +657,11 @@ EXPECTED = (ValueError, TypeError, RuntimeError, OSError, ImportError, MemoryErr
 def main(
     words=None # the command line without the program's name; None = sys.argv
 )->int:
-    "Run one command. Errors are one line on stderr; the exit codes are in `pixcl --help`."
-    arguments = build_parser().parse_args(words)
+    """Run one command; without one, say which there are. Errors are one line on stderr; the exit codes are in
+    `pixcl --help`."""
+    parser = build_parser()
+    if not (sys.argv[1:] if words is None else words): return parser.print_help() or 0
+    arguments = parser.parse_args(words)
     # where a method of one's own (module:Class) may lie
     if os.getcwd() not in sys.path: sys.path.append(os.getcwd())
     try: return arguments.run(arguments) or 0
@@ -644,7 +673,9 @@ def main(
             f"pixcl {arguments.command}: {' '.join(str(error).split()) or type(error).__name__}",
             file=sys.stderr)
         return 1
-    except KeyboardInterrupt: return 130
+    except KeyboardInterrupt:
+        print(f"pixcl {arguments.command}: stopped by Ctrl-C", file=sys.stderr)
+        return 130
 
 # %% ../nbs/9_experiments/97_cli.ipynb #d5d310cd
 if __name__ == "__main__" and "ipykernel" not in sys.modules and "execnb" not in sys.modules: sys.exit(main())

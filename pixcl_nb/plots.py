@@ -525,7 +525,7 @@ def auroc(
         for name, v in (("positive", positive), ("negative", negative)))
     ordered = negative.sort().values
     below, up_to = (torch.searchsorted(ordered, positive, right=right) for right in (False, True))
-    return float((below + up_to).double().mean() / (2*len(ordered)))
+    return int((below + up_to).sum()) / (2 * len(positive) * len(ordered))
 
 # %% ../nbs/02_plots.ipynb #ca744fc3
 def show_separation(

@@ -429,7 +429,8 @@ def scored_on(
     images, masks = zip(*items.sizes.values())
     mean, std = colours_of(encoder)
     return {"images": len(masks), "masks": size_range(masks), "images_at": size_range(images),
-            "mean": list(mean), "std": list(std), "weights": getattr(encoder, "weights", None)}
+            "mean": list(mean), "std": list(std), "weights": getattr(encoder, "weights", None),
+            "precision": getattr(encoder, "precision", "float32")}
 
 # %% ../../nbs/7_evaluation/71_score.ipynb #11aab0ae
 def score_masks(

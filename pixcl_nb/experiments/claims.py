@@ -240,9 +240,8 @@ def train_config(config, steps, seed, count=None, progress=False)->TrainConfig:
 def tune(bench, encoder, labelled, steps, seed, head="fcn"):
     "Fine-tune everything on `labelled`, score on the bench's test images."
     c = bench.config
-    precision = "bfloat16" if c.precision == "bf16" else "float32"
     return finetune(encoder, labelled, bench.test, steps=steps, batch_size=c.finetune_batch, lr=c.finetune_lr,
-                    seed=seed, head=head, classes=c.classes, precision=precision)
+                    seed=seed, head=head, classes=c.classes, precision=c.precision)
 
 def point_score(encoder, config)->float:
     "PCK: on the samples' pairs, or on VOC's keypoints."

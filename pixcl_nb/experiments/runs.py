@@ -354,6 +354,13 @@ def remove_start(
     shutil.rmtree(Path(out) / "auxiliary", ignore_errors=True)
 
 # %% ../../nbs/9_experiments/92_runs.ipynb #93d98701
+def started_from(out, config, method)->dict:
+    "{'start': what was loaded and what was not}, as the run's first start found it; {} for random weights."
+    if not config.start: return {}
+    before = out / "run.yaml"
+    kept = yaml.safe_load(before.read_text(encoding="utf-8")).get("start") if before.exists() else None
+    return {"start": kept or method.encoder.weights or {"file": config.start}}
+
 def write_run(
     out, # the run's folder
     config:RunConfig, # whole
@@ -362,7 +369,7 @@ def write_run(
     world:int # processes
 ):
     "run.yaml, and what the run starts from. What is there already stays, but for the versions."
-    start = out / "start.safetensors"
+    start, of_start = out / "start.safetensors", started_from(out, config, method)
     if config.start and not start.exists(): save_encoder(method, start)
     if config.labels and not (out / "auxiliary" / "manifest.json").exists():
         load_auxiliary_labels(config.labels).save(out / "auxiliary")
@@ -370,7 +377,7 @@ def write_run(
     about = {"title": getattr(whole, "title", type(whole).__name__), "images": len(data)}
     versions = made_by(choose_device(config.train.device))
     write_config(out / "run.yaml", config, made_with=versions,
-                 data={**about, "fingerprint": data_of(whole)}, processes=world)
+                 data={**about, "fingerprint": data_of(whole)}, processes=world, **of_start)
 
 # %% ../../nbs/9_experiments/92_runs.ipynb #4c3d2030
 def prepared(

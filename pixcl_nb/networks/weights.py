@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import _weights_only_unpickler, nn
 
-from ..checks import check_finite, check_name, library_folder
+from ..checks import check_finite, check_name, shipped_folder
 from .encoders import ConvEncoder, Hypercolumn, TokenEncoder, create_encoder
 from ..processes import distributed_world
 
@@ -525,7 +525,7 @@ def sample_encoder(
 )->nn.Module:
     """A `pixcl_tiny` pretrained on the shipped samples by a method; made by
     `tests/tools/make_checkpoints.py`. `FileNotFoundError` where `data_samples/` is not there."""
-    folder = library_folder().parent / "data_samples" / "checkpoints"
+    folder = shipped_folder("data_samples") / "checkpoints"
     if not folder.is_dir():
         raise FileNotFoundError(
             f"no folder {str(folder)!r}: the shipped checkpoints come with a checkout of the repository;"

@@ -49,11 +49,13 @@ def named_pictures(
     name:str, # the argument's name, for messages
     value, # a data set, a dictionary name → image, a list of images, or a batch of them
     limit:int # take at most so many of a data set or a batch
-)->list: # of (name, uint8 (3, H, W), mask or None, class names or None)
+)->list: # of (name, uint8 (3, H, W), mask or None, (class names, labels that are no objects) or None)
     "What can be chosen from. `ValueError` or `TypeError` names what does not fit."
     if hasattr(value, "class_names"):
         count = min(limit, len(value))
-        return [(str(value.names[i]), *value[i], value.class_names) for i in range(count)]
+        declared = getattr(value, "background", None)
+        about = value.class_names, CopyPasteConfig.background if declared is None else tuple(declared)
+        return [(str(value.names[i]), *value[i], about) for i in range(count)]
     if not isinstance(value, dict):
         if not (torch.is_tensor(value) or isinstance(value, (list, tuple, np.ndarray))):
             raise TypeError(f"{name}: expected a data set, a dictionary or list of images, or a batch of "
@@ -69,11 +71,12 @@ def object_layers(
     mask, # (H, W) integer labels
     views, # the two Views
     class_names, # names of the classes
+    background=(), # labels that are no objects
     most:int=30 # keep the largest objects of the views
 )->dict: # query and key: uint8 (h, w) bytes, 0 = no object; names
     """The labelled objects that both views show, numbered from the largest, as `compose.object_masks`
     finds them."""
-    objects = object_map(mask[None])
+    objects = object_map(mask[None], background=background)
     maps = [resample_mask(objects, view.parameters, view.size)[0] for view in views]
     count = int(objects.max()) + 1
     pixels = torch.stack([torch.bincount(part.flatten(), minlength=count) for part in maps])
@@ -147,11 +150,12 @@ class StudioViews(StudioChecks):
     "The two views of every picture."
     def _make_entries(self, pictures, config, generator):
         "Views of every picture, kept here; and what the browser gets of them."
-        self._views, entries = {}, {}
-        for name, image, mask, class_names in pictures:
+        self._views, self._background, entries = {}, CopyPasteConfig.background, {}
+        for name, image, mask, about in pictures:
             pair = [random_view(image[None], config, generator) for _ in range(2)]
             self._views[name] = pair
-            objects = None if mask is None else object_layers(mask, pair, class_names)
+            objects = None if mask is None else object_layers(mask, pair, *about)
+            if mask is not None: self._background = about[1]
             query, key = (picture_uri(name, view_picture(view, config), longest=None) for view in pair)
             entries[name] = dict(name=name, query=query, key=key, objects=objects)
         return entries
@@ -254,7 +258,10 @@ class StudioSettings(StudioLines):
         spans = {word: tuple(sorted(part[word] for part in (self.query, self.key)))
                  for word in ("area", "aspect")}
         if self.shape_and_object()[0] == "object":
-            return f'config = CopyPasteConfig(size={self._extent()}, shape="object", stride={self.stride})'
+            background = self._background
+            more = "" if background == CopyPasteConfig.background else f", background={background}"
+            return (f'config = CopyPasteConfig(size={self._extent()}, shape="object", '
+                    f'stride={self.stride}{more})')
         try: CopyPasteConfig(size=tuple(self.size), **spans, position=self.position, stride=self.stride)
         except ValueError:
             return (f"# CopyPasteConfig refuses these blocks: one may be thinner than the stride of "
