@@ -126,6 +126,12 @@ def test_weights_go_into_layers(tmp_path):
     torch.testing.assert_close(part.encoder.maps(image)[1], seeded("resnet18", layer=16)(image))
 
 
+def test_other_tools_want_the_whole_network(tmp_path):
+    from pixcl_nb.experiments.export import export_encoder
+    for layer in (8, [8, 16]):
+        with pytest.raises(ValueError, match="encoder: ends at layer"): export_encoder(create_encoder("resnet18", layer=layer), "resnet18", "timm", tmp_path / "x.pth")
+
+
 # ---------------------------------------------------------------------------------------------- the package
 
 def test_the_packages_tensors_by_name_are_timms_in_order():

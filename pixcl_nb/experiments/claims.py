@@ -684,9 +684,14 @@ def compare_extracted(bench, kind)->dict:
         "difference": against(means)["augmentation"], "against": against(means),
         "gains": {n: against(table[n]) for n in budgets}}
 
-def extractor_probe(bench:Bench)->dict: return compare_extracted(bench, "probe")
+# %% ../../nbs/9_experiments/96_claims.ipynb #191f5ee6
+def extractor_probe(bench:Bench)->dict:
+    "Auxiliary contrast with an ImageNet network's clusters, and its controls, under the frozen probe."
+    return compare_extracted(bench, "probe")
 
-def extractor_finetune(bench:Bench)->dict: return compare_extracted(bench, "finetune")
+def extractor_finetune(bench:Bench)->dict:
+    "The same arms, fine-tuned."
+    return compare_extracted(bench, "finetune")
 
 # %% ../../nbs/9_experiments/96_claims.ipynb #17db77b8
 def equal_steps(bench:Bench)->dict:

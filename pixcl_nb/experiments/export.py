@@ -276,6 +276,8 @@ def export_encoder(
     if name == "pixcl_tiny":
         raise ValueError(f"to: {to} has no pixcl_tiny, which is ours; its weights are in "
                          "encoder.safetensors, for create_encoder and load_checkpoint")
+    if getattr(encoder, "layer", None) is not None:
+        raise ValueError(f"encoder: ends at layer {encoder.layer!r}; for {to} create it without layer=")
     if path.suffix not in suffixes:
         raise ValueError(f"out: a file for {to} ends in {' or '.join(suffixes)}, got {path.name!r}")
     own = colours_of(encoder)

@@ -25,6 +25,7 @@ OFFSETS = {} # layout of a network → where its cells look; each is measured on
 class Encoder(nn.Module):
     "What every encoder of this library carries besides its weights."
     mean, std = IMAGENET_MEAN, IMAGENET_STD # of the colours (0 to 1) that it was trained with
+    layer = None # what `create_encoder` was asked for; None = the whole network
     weights = None # what `load_checkpoint` put into it: file, loaded, of, not_loaded
 
     @property
@@ -507,6 +508,7 @@ def create_encoder(
         raise ValueError(f"pretrained: expected False, True or 'package', not {pretrained!r}")
     if "out_indices" in options: raise ValueError("out_indices: choose with layer=: a stride, a name, a list")
     encoder = builder_of(name)(name, output_stride, pretrained is True, layer, **options)
+    if layer is not None: encoder.layer = layer
     if pretrained != "package": return encoder
     from pixcl_nb.networks.weights import load_package      # 24_weights, which builds on this notebook
     load_package(encoder, name)
