@@ -40,7 +40,7 @@ from .images.inspection import inspect_data, save_contact_sheet, write_proposal
 from .evaluation.keypoints import pck_keypoints, pck_pairs
 from .methods.contract import METHODS
 from .experiments.recipes import (
-    FINETUNES, RECIPES, dry_run, finetune_values, recipe, recipe_bill, recipe_text, recipe_values)
+    FINETUNES, RECIPES, dry_run, finetune_values, recipe, recipe_bill, recipe_text, recipe_values, scaling)
 from .experiments.runs import (
     RunConfig, layered, load_run, merged, nested, read_config, replay_run, rerun, run, run_config, value_of)
 from .processes import distributed_world
@@ -218,8 +218,11 @@ def add_recipes(parser):
         "--dry-run", type=int, nargs="?", const=2, metavar="STEPS",
         help="train so many steps on noise at full size")
     parser.add_argument(
+        "--gpus", type=int, metavar="N",
+        help="for the cost: also what N GPUs say to each other, and how fast they are then (our estimate)")
+    parser.add_argument(
         "--batch-size", type=int, metavar="N",
-        help="of the dry run; default: the recipe's on a GPU, 4 on a CPU")
+        help="of the dry run (default: the recipe's on a GPU, 4 on a CPU); with --gpus: images of each GPU")
     add_threads(parser)
 
 # %% ../nbs/9_experiments/97_cli.ipynb #4768a921
@@ -232,8 +235,12 @@ def recipes_command(arguments):
             say(f"{name:20} {one.title}{needs}")
         for name, (title, _) in FINETUNES.items(): say(f"{name:20} {title} (for `pixcl evaluate --recipe`)")
         return say("auxiliary contrast: none; no code was released and the paper's settings are unknown")
+    if arguments.gpus is not None and not arguments.cost:
+        raise ValueError("gpus: is a question of the cost; add --cost")
     if not arguments.cost and not arguments.dry_run: return say(recipe_text(arguments.name))
-    if arguments.cost: say(recipe_bill(arguments.name, arguments.precision))
+    if arguments.cost and arguments.gpus is not None:
+        say(scaling(arguments.name, arguments.gpus, arguments.batch_size, arguments.precision))
+    elif arguments.cost: say(recipe_bill(arguments.name, arguments.precision))
     if arguments.dry_run:
         config = run_config(recipe_values(arguments.name))
         say(dry_run(config, arguments.batch_size, arguments.dry_run))
@@ -244,7 +251,8 @@ COMMANDS["recipes"] = Command(
     (
         "pixcl recipes",
         "pixcl recipes densecl-coco > my.yaml",
-        "pixcl recipes cp2-imagenet --cost --precision bf16"),
+        "pixcl recipes cp2-imagenet --cost --precision bf16",
+        "pixcl recipes moco-imagenet --cost --gpus 64"),
     add_recipes,
     recipes_command)
 
