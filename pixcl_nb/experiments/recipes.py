@@ -417,6 +417,7 @@ class Exchange:
     layers: int      # of batch normalisation in the branch
     channels: int    # of all of them together
 
+# %% ../../nbs/9_experiments/93_recipes.ipynb #888753d3
 def count_exchange(
     config:RunConfig # of the run
 )->Exchange:
