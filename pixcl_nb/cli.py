@@ -41,7 +41,7 @@ from .images.inspection import inspect_data, save_contact_sheet, write_proposal
 from .evaluation.keypoints import pck_keypoints, pck_pairs
 from .methods.contract import METHODS
 from .experiments.recipes import (
-    FINETUNES, RECIPES, dry_run, finetune_values, recipe, recipe_bill, recipe_text, recipe_values)
+    FINETUNES, RECIPES, dry_run, finetune_values, recipe, recipe_bill, recipe_text, recipe_values, scaling)
 from .experiments.runs import (
     RunConfig, layered, load_run, merged, nested, read_config, replay_run, rerun, run, run_config, value_of)
 from .precision import PRECISIONS
@@ -220,8 +220,11 @@ def add_recipes(parser):
         "--dry-run", type=int, nargs="?", const=2, metavar="STEPS",
         help="train so many steps on noise at full size")
     parser.add_argument(
+        "--gpus", type=int, metavar="N",
+        help="for the cost: also what N GPUs say to each other, and how fast they are then (our estimate)")
+    parser.add_argument(
         "--batch-size", type=int, metavar="N",
-        help="of the dry run; default: the recipe's on a GPU, 4 on a CPU")
+        help="of the dry run (default: the recipe's on a GPU, 4 on a CPU); with --gpus: images of each GPU")
     add_threads(parser)
 
 # %% ../nbs/9_experiments/97_cli.ipynb #4768a921
@@ -234,8 +237,12 @@ def recipes_command(arguments):
             say(f"{name:20} {one.title}{needs}")
         for name, (title, _) in FINETUNES.items(): say(f"{name:20} {title} (for `pixcl evaluate --recipe`)")
         return say("auxiliary contrast: none; no code was released and the paper's settings are unknown")
+    if arguments.gpus is not None and not arguments.cost:
+        raise ValueError("gpus: is a question of the cost; add --cost")
     if not arguments.cost and not arguments.dry_run: return say(recipe_text(arguments.name))
-    if arguments.cost: say(recipe_bill(arguments.name, arguments.precision))
+    if arguments.cost and arguments.gpus is not None:
+        say(scaling(arguments.name, arguments.gpus, arguments.batch_size, arguments.precision))
+    elif arguments.cost: say(recipe_bill(arguments.name, arguments.precision))
     if arguments.dry_run:
         config = run_config(recipe_values(arguments.name))
         say(dry_run(config, arguments.batch_size, arguments.dry_run))
@@ -246,7 +253,8 @@ COMMANDS["recipes"] = Command(
     (
         "pixcl recipes",
         "pixcl recipes densecl-coco > my.yaml",
-        "pixcl recipes cp2-imagenet --cost --precision bf16"),
+        "pixcl recipes cp2-imagenet --cost --precision bf16",
+        "pixcl recipes moco-imagenet --cost --gpus 64"),
     add_recipes,
     recipes_command)
 
@@ -375,7 +383,7 @@ def encoder_of_run(method, config, stride, layer):
     for name in ("mean", "std", "weights"): setattr(encoder, name, getattr(method.encoder, name))
     return encoder
 
-# %% ../nbs/9_experiments/97_cli.ipynb #477e9378
+# %% ../nbs/9_experiments/97_cli.ipynb #7434537c
 def asked_encoder(arguments)->tuple:
     "(encoder, its name, decoder or None, the run's configuration or None)."
     source, stride = arguments.source or arguments.checkpoint, arguments.output_stride
@@ -605,7 +613,7 @@ COMMANDS["claims"] = Command(
     add_claims,
     claims_command)
 
-# %% ../nbs/9_experiments/97_cli.ipynb #225e13f7
+# %% ../nbs/9_experiments/97_cli.ipynb #3e34a431
 def add_lessons(parser): parser.add_argument("folder", metavar="FOLDER", help="where to; made if need be")
 
 def lessons_command(arguments):

@@ -474,3 +474,15 @@ def test_auto_is_measured_for_the_task_and_what_was_taken_is_said(train, test, m
     assert asked == [(False, (32, 40)), (True, (16, 24))]
     assert report.info["precision"] == report.results["finetune"].info["precision"] == "bf16"
     assert report.results["finetune"].model.encoder.net[0].weight.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_one_auroc_to_the_last_bit(seed):
+    from scipy.stats import rankdata
+    from pixcl_nb.plots import auroc
+    generator = torch.Generator().manual_seed(seed)
+    a, b = (torch.randn(int(count), generator=generator) for count in torch.randint(1, 3000, (2,), generator=generator))
+    if seed % 2: a, b = a.mul(4).round(), b.mul(4).round()                                      # with ties
+    n, ranks = len(a), rankdata(torch.cat([a, b]).double().numpy())
+    by_ranks = float((ranks[:n].sum() - n * (n + 1) / 2) / (n * len(b)))
+    assert separability(a, b) == auroc(a, b) == by_ranks

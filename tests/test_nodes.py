@@ -192,23 +192,22 @@ def only_many(rank):
     with torch.no_grad(): assert torch.allclose(embed_keys(network, images, generator(rank), "shuffle"), network(images), atol=1e-6)      # keys come back in their own order
 
 
-def one_of_many(rank, port, folder):
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(MANY), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+def one_of_many(rank, folder):
     only_many(rank)
     found = common()
     told = all_ranks({name: value.double().sum().item() for name, value in found.items() if "running" not in name})
     assert all(other == told[0] for other in told)                                           # every process holds the same
     if rank == 0: torch.save(found, folder / "many.pt")
-    leave_processes()
 
 
-def many(folder):
-    "Fork after the imports, so that 64 processes share them; nothing has been computed before."
+def fork(count, work):
+    "`work(rank)` in so many processes, forked after the imports, so that they share them; nothing has been computed before."
     children, port = [], free_port()
-    for rank in range(MANY):
+    for rank in range(count):
         if not (child := os.fork()):
             code = 1
-            try: one_of_many(rank, port, folder); code = 0
+            os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+            try: work(rank); leave_processes(); code = 0
             except BaseException as error: print(f"rank {rank}: {type(error).__name__}: {error}", flush=True)
             finally: os._exit(code)
         children.append(child)
@@ -220,6 +219,10 @@ def many(folder):
         if codes[child]:                                                                     # the others would wait for it
             for other in children: os.kill(other, signal.SIGKILL)
     if any(codes.values()): raise SystemExit("a process failed")
+
+
+def many(folder):
+    fork(MANY, lambda rank: one_of_many(rank, folder))
     torch.save(common(), folder / "one.pt")
 
 
@@ -238,7 +241,51 @@ def test_64_processes_equal_one(tmp_path):
     assert int(of_one["moco trained: queue.pointer"]) == 3 * 2 * MANY % 300 and isinstance(set_batch_norm(nn.Sequential(nn.BatchNorm2d(3)), "sync")[0], SyncBatchNorm2d)
 
 
+# ---- the bill of what is said ---------------------------------------------------------------------------------------------------
+
+SAID = {"moco shuffle": ("moco", {"batch_norm": "shuffle"}), "moco sync": ("moco", {"batch_norm": "sync"}), "moco plain": ("moco", {}), "densecl shuffle": ("densecl", {"batch_norm": "shuffle", "negatives": "matched"}), "cp2": ("cp2", {})}
+SHARE = 4
+
+def said_config(name):
+    from pixcl_nb.experiments.runs import run_config
+    method, settings = SAID[name]
+    small = {"compose": {"size": 32, "stride": 8}, "decoder_width": 16} if method == "cp2" else {"view": {"size": 32}}
+    return run_config({"method": method, "settings": {**small, "queue_size": 64, "dim": 16, **settings}, "train": {"steps": 1, "batch_size": SHARE, "device": "cpu", "progress": False}})
+
+
+def overhear(rank, folder):
+    "One step of each method; every collective of more than one number is written down. DistributedDataParallel's own is not heard."
+    import torch.distributed as dist
+    from pixcl_nb.experiments.runs import build_method
+    said, heard = {}, []
+    gather, reduce = dist.all_gather, dist.all_reduce
+    def all_gather(parts, rows): heard.append(("gather", rows.numel() * rows.element_size())); return gather(parts, rows)
+    def all_reduce(x): heard.append(("reduce", x.numel() * x.element_size())) if x.numel() > 1 else None; return reduce(x)
+    dist.all_gather, dist.all_reduce = all_gather, all_reduce
+    for name in SAID:
+        heard.clear()
+        config = said_config(name)
+        pretrain(build_method(config), ManyPictures(), config.train)
+        said[name] = list(heard)
+    if rank == 0: (folder / "said.json").write_text(json.dumps(said))
+
+
+@pytest.mark.slow
+def test_the_bill_counts_what_two_processes_say(tmp_path):
+    from pixcl_nb.experiments.recipes import collectives, count_exchange
+    run = subprocess.run([sys.executable, __file__, "overhear", str(tmp_path)], capture_output=True, text=True, timeout=600, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-2000:]
+    for name, heard in json.loads((tmp_path / "said.json").read_text()).items():
+        config = said_config(name)
+        billed = collectives(count_exchange(config), SHARE, 2, config.settings.batch_norm)
+        gathered, reduced = ([size for kind, size in heard if kind == wanted] for wanted in ("gather", "reduce"))
+        # of two processes each sends its own rows once, and of a ring's sum 2·1/2 = 1 times its size
+        assert len(gathered) == billed["keys"][0] + billed.get("shuffle", (0, 0))[0] and sum(gathered) == billed["keys"][1] + billed.get("shuffle", (0, 0))[1], name
+        assert (len(reduced), sum(reduced)) == billed.get("statistics", (0, 0)), name
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     if sys.argv[1] == "many": many(Path(sys.argv[2]))
+    elif sys.argv[1] == "overhear": fork(2, lambda rank: overhear(rank, Path(sys.argv[2])))
     else: train(Path(sys.argv[1]))

@@ -139,10 +139,8 @@ def view_picture(
     config:ViewConfig # that made it
 ): # uint8 (3, h, w)
     "A view as one looks at it: its normalisation taken back."
-    image = view.image
-    if (config.mean, config.std) != (ViewConfig.mean, ViewConfig.std):
-        image = image * torch.tensor(config.std)[:, None, None] + torch.tensor(config.mean)[:, None, None]
-    pixels = torch.from_numpy(to_picture(image)[0].transpose(2, 0, 1).copy())
+    picture = to_picture(view.image, colours=(config.mean, config.std))
+    pixels = torch.from_numpy(picture[0].transpose(2, 0, 1).copy())
     return (pixels * 255).round().to(torch.uint8)
 
 # %% ../../nbs/8_widgets/84_copy_paste.ipynb #6d49d22b
@@ -151,6 +149,7 @@ class StudioViews(StudioChecks):
     def _make_entries(self, pictures, config, generator):
         "Views of every picture, kept here; and what the browser gets of them."
         self._views, self._background, entries = {}, CopyPasteConfig.background, {}
+        self._colours = config.mean, config.std
         for name, image, mask, about in pictures:
             pair = [random_view(image[None], config, generator) for _ in range(2)]
             self._views[name] = pair
@@ -292,11 +291,12 @@ def draw_side(
     picture, # (1, 3, h, w) normalised
     mask, # (1, h, w) bool
     stride:int, # of the cells
-    title:str # "query" | "key"
+    title:str, # "query" | "key"
+    colours=None # (mean, std) by which the picture was normalised; None = ImageNet's
 ):
     "A composed picture, the outline of its mask, and its cells: dots inside, crosses outside."
     cells = mask_at_stride(mask, stride)[0]
-    axis.imshow(to_picture(picture)[0])
+    axis.imshow(to_picture(picture, colours=colours)[0])
     axis.contour(mask[0].numpy(), [.5], colors="w", linewidths=1.5)
     centres = (np.minimum(np.arange(count) * stride + stride // 2, side - 1)
                for count, side in zip(cells.shape, mask.shape[1:]))
@@ -391,8 +391,8 @@ def picture(self):
     "Query and key with their cells, and the pairs the loss makes."
     query, key, query_mask, key_mask = self.compose()
     figure, axes = new_figure(1, 3, 8, self.size[0] / self.size[1], room=.25)
-    draw_side(axes[0], query, query_mask, self.stride, "query")
-    draw_side(axes[1], key, key_mask, self.stride, "key")
+    draw_side(axes[0], query, query_mask, self.stride, "query", self._colours)
+    draw_side(axes[1], key, key_mask, self.stride, "key", self._colours)
     draw_pairs(axes[2], *(mask_at_stride(mask, self.stride)[0] for mask in (query_mask, key_mask)))
     return figure
 
