@@ -130,3 +130,27 @@ def test_lazy_loader_has_a_stand_in():
     get, names, public = bench_gpu.attach("pixcl_nb.images", {"views": ["ViewConfig"]})
     assert get("ViewConfig")().size == 224 and names() == public == ["ViewConfig"]
     with pytest.raises(AttributeError, match="no name 'Views'"): get("Views")
+
+
+def test_the_driver_is_asked_how_busy_the_card_is(tmp_path, monkeypatch):
+    import time
+    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho 87\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    with bench_gpu.Watch() as watch:
+        while not watch.seen: time.sleep(.1)
+    assert watch.seen[0] == .87
+    monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
+    with bench_gpu.Watch() as watch: watch.thread.join()                                             # it ends by itself where nobody answers
+    assert watch.seen == []
+
+
+@pytest.mark.parametrize("name, views", [("moco", "random_view"), ("cp2", "copy_paste"), ("label_contrast", "two_colours")])
+def test_shares_of_a_step_are_of_the_step(name, views):
+    from types import SimpleNamespace
+    one = bench_gpu.Trainee(name, SimpleNamespace(tiny=True, device=torch.device("cpu")))
+    module = sys.modules[type(one.method).__module__]
+    before = getattr(module, views), getattr(module, "info_nce", None)
+    shares = one.shares(2)
+    assert 0 < shares["views"] < 1 and 0 < shares["loss"] < 1 and shares["views"] + shares["loss"] < 1
+    assert before == (getattr(module, views), getattr(module, "info_nce", None)) and "clock" not in str(one.method.__dict__.get("terms", "")).lower()
