@@ -31,7 +31,8 @@ from .images.scenes import SAMPLE_SPLITS, write_samples
 from .experiments.bench import DemoConfig
 from .experiments.demo import run_demo
 from .experiments.lessons import copy_lessons, open_lab
-from .networks.encoders import create_encoder, load_checkpoint
+from .networks.encoders import create_encoder
+from .networks.weights import load_checkpoint, plain_state
 from .evaluation.protocols import about, evaluate, EvaluationReport, PROTOCOLS
 from .evaluation.score import boundary_quality, Items, SegmentationResult
 from .networks.encoding import frozen
@@ -43,6 +44,7 @@ from .experiments.recipes import (
     FINETUNES, RECIPES, dry_run, finetune_values, recipe, recipe_bill, recipe_text, recipe_values, scaling)
 from .experiments.runs import (
     RunConfig, layered, load_run, merged, nested, read_config, replay_run, rerun, run, run_config, value_of)
+from .precision import PRECISIONS
 from .processes import distributed_world
 from .training.settings import choose_device, TrainConfig
 
@@ -358,15 +360,36 @@ def add_encoder(parser):
     parser.add_argument("--encoder", metavar="NAME", help="for a file: pixcl_tiny (default) or a timm name")
     parser.add_argument(
         "--output-stride", type=int, metavar="N", help="pixels per feature cell; default: as trained")
-    parser.add_argument("--pretrained", action="store_true", help="timm's own weights (downloaded)")
+    parser.add_argument(
+        "--pretrained", nargs="?", const=True, default=False, choices=["package"],
+        help="timm's own weights (downloaded); --pretrained package: those of an installed package")
+    parser.add_argument(
+        "--layer", nargs="+", metavar="LAYER",
+        help="stride or name of a layer (a transformer: number of a block); several are joined")
     parser.add_argument("--network", metavar="WORD", help="which of several networks in a file, e.g. teacher")
 
 # %% ../nbs/9_experiments/97_cli.ipynb #89c06229
+def layers_of(arguments):
+    "What --layer says, as create_encoder takes it: numbers as numbers, one alone, several as a list."
+    words = [int(word) if word.lstrip("-").isdigit() else word for word in arguments.layer or ()]
+    return words[0] if len(words) == 1 else words or None
+
+def encoder_of_run(method, config, stride, layer):
+    "A run's encoder; with another stride or layer a new one with the same tensors."
+    if layer is None and stride in (None, method.encoder.stride): return method.encoder
+    stride = stride or config.output_stride
+    encoder = create_encoder(config.encoder, stride, layer=layer, **config.encoder_options)
+    for name, tensor in plain_state(encoder).items(): tensor.copy_(plain_state(method.encoder)[name])
+    for name in ("mean", "std", "weights"): setattr(encoder, name, getattr(method.encoder, name))
+    return encoder
+
+# %% ../nbs/9_experiments/97_cli.ipynb #477e9378
 def asked_encoder(arguments)->tuple:
     "(encoder, its name, decoder or None, the run's configuration or None)."
     source, stride = arguments.source or arguments.checkpoint, arguments.output_stride
+    layer = layers_of(arguments)
     if not source or not Path(source).is_dir():
-        encoder = create_encoder(arguments.encoder or "pixcl_tiny", stride, pretrained=arguments.pretrained)
+        encoder = create_encoder(arguments.encoder or "pixcl_tiny", stride, arguments.pretrained, layer)
         report = load_checkpoint(encoder, source, network=arguments.network) if source else None
         if report and report.plain: say(report)                # anything else has been said while loading
         return encoder, arguments.encoder or "pixcl_tiny", None, None
@@ -374,13 +397,8 @@ def asked_encoder(arguments)->tuple:
         raise ValueError(f"encoder: {source} is a run's folder, which says itself which encoder it has; "
                          "leave --encoder and --pretrained out")
     method, config = load_run(source)
-    encoder = method.encoder
-    if stride and stride != encoder.stride:                # the same tensors, other strides and dilations
-        encoder = create_encoder(config.encoder, stride, **config.encoder_options)
-        encoder.load_state_dict(method.encoder.state_dict())
-        encoder.mean, encoder.std, encoder.weights = (
-            getattr(method.encoder, name) for name in ("mean", "std", "weights"))
-    return encoder, config.encoder, method.head, config
+    encoder = encoder_of_run(method, config, stride, layer)
+    return encoder, config.encoder, method.head if layer is None else None, config
 
 # %% ../nbs/9_experiments/97_cli.ipynb #b4cdccf7
 def add_labels(parser):
@@ -437,6 +455,8 @@ def add_evaluate(parser):
         "--set", action="append", metavar="PROTOCOL.NAME=VALUE", help="an option of a protocol")
     parser.add_argument("--seed", type=int, default=0, metavar="N")
     parser.add_argument("--device", default="cpu", metavar="WORD", help="cpu, cuda, mps or auto")
+    parser.add_argument(
+        "--precision", choices=PRECISIONS, default="float32", help="of the networks; auto: the fastest here")
     parser.add_argument("--out", metavar="FILE.json", help="write the EvaluationReport there")
     add_threads(parser)
 
@@ -500,7 +520,7 @@ def evaluate_command(arguments):
     drawing = {"linear_probe", "finetune", "finetune_with_head", "retrieve"}      # those that predict masks
     if "boundary" in protocols and not drawing & set(asked): asked.insert(0, "linear_probe")
     title = str(arguments.source or arguments.checkpoint or name)
-    settings = dict(name=title, seed=arguments.seed, options=options)
+    settings = dict(name=title, seed=arguments.seed, options=options, precision=arguments.precision)
     of = about(encoder, Items("train", train), Items("test", test), arguments.seed)
     report = EvaluationReport(title, {}, of)
     if asked: report = evaluate(encoder, (train, test), asked, head=head, **settings)
@@ -593,7 +613,7 @@ COMMANDS["claims"] = Command(
     add_claims,
     claims_command)
 
-# %% ../nbs/9_experiments/97_cli.ipynb #3e34a431
+# %% ../nbs/9_experiments/97_cli.ipynb #225e13f7
 def add_lessons(parser): parser.add_argument("folder", metavar="FOLDER", help="where to; made if need be")
 
 def lessons_command(arguments):

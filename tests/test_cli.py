@@ -13,7 +13,8 @@ import yaml
 
 from pixcl_nb.cli import COMMANDS, Command, asked_options, build_parser, field_comments, given_fields, main
 from pixcl_nb.images.scenes import write_samples
-from pixcl_nb.networks.encoders import create_encoder, load_checkpoint
+from pixcl_nb.networks.encoders import create_encoder
+from pixcl_nb.networks.weights import load_checkpoint
 from pixcl_nb.evaluation.protocols import PROTOCOLS
 from pixcl_nb.experiments.runs import RunConfig
 from pixcl_nb.training.checkpoints import last_checkpoint

@@ -8,5 +8,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "export": ['ExportReport', 'export_encoder'],
     "lessons": ['copy_lessons'],
     "recipes": ['FINETUNES', 'GROUP', 'NoiseData', 'RECIPES', 'Recipe', 'bill', 'dry_run', 'finetune_values', 'norm_groups', 'plain_lines', 'recipe', 'recipe_bill', 'recipe_text', 'recipe_values', 'scaling'],
+    "regimes": ['ADAMW', 'FEW_CELLS', 'GEOMETRIC', 'LEARNED', 'NETWORK', 'NOT_SEEN', 'OWN_VIEWS', 'QUEUE', 'Regime', 'SEEDS', 'SGD', 'STARTS', 'STEPS', 'SWEEPS', 'Start', 'TUNINGS', 'arms', 'gains', 'grid', 'plain_colour', 'regime_point'],
     "runs": ['RunConfig', 'load_run', 'read_config', 'replay_run', 'rerun', 'run', 'run_config'],
 })
