@@ -58,9 +58,10 @@ def test_every_part_runs_on_a_cpu_with_nothing_but_torch_torchvision_and_timm(tm
 
 SCRIPT = """
 import os, time, bench_gpu
-def good(bench, notes): notes["one"] = {"value": 1., "context": bench.context}
+def good(bench, notes): notes["one"] = {"value": 1.}
 def forked(bench, notes):
     if bench.context == "forkserver": raise RuntimeError("Cannot re-initialize CUDA in forked subprocess.")
+    notes["two"] = {"context": bench.context}
 def hang(bench, notes):
     notes["before"] = {"value": 2.}
     time.sleep(600)
@@ -72,11 +73,11 @@ def half(bench, notes):
     notes.attempt("bad", lambda: 1 / 0)
     notes.attempt("good", lambda: {"value": 4.})
 bench_gpu.PRELOAD = ["torch"]
-if __name__ == "__main__": bench_gpu.main(parts={"first": (good, 60), "hang": (hang, 5), "crash": (crash, 60), "die": (die, 60), "half": (half, 60), "forked": (forked, 60), "good": (good, 60)})
+if __name__ == "__main__": bench_gpu.main(parts={"first": (good, 60), "hang": (hang, 5), "crash": (crash, 60), "die": (die, 60), "half": (half, 60), "good": (good, 60), "forked": (forked, 60)})
 """
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="tested without")
-def test_what_hangs_is_cut_and_what_crashes_is_a_line(tmp_path):
+def test_what_hangs_is_cut_and_what_crashes_is_a_line(tmp_path, monkeypatch, capsys):
     (tmp_path / "parts.py").write_text(SCRIPT)
     run = subprocess.run([sys.executable, str(tmp_path / "parts.py"), "--out", str(tmp_path / "out")], capture_output=True, text=True, timeout=300, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(BENCH)})
     assert run.returncode == 0, run.stderr[-3000:]
@@ -86,8 +87,10 @@ def test_what_hangs_is_cut_and_what_crashes_is_a_line(tmp_path):
     kept = {name: json.loads((tmp_path / "out" / f"{name}.json").read_text())["found"] for name in parts}
     assert kept["hang"]["before"]["value"] == 2. and kept["crash"]["before"]["value"] == 3. and kept["half"]["good"]["value"] == 4. and kept["die"] == {}
     assert sum("CUDA out of memory" in line for line in run.stdout.splitlines()) == 2                # as it happens, and in the table
-    again = subprocess.run([sys.executable, str(tmp_path / "parts.py"), "--out", str(tmp_path / "out"), "--part", "good", "--minutes", "0"], capture_output=True, text=True, timeout=300, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(BENCH)})
-    assert "no time left" in again.stdout and json.loads((tmp_path / "out" / "good.json").read_text())["found"]["one"] == {"value": 1., "context": "spawn"}
+    assert kept["forked"]["two"] == {"context": "spawn"}                                             # where a fork cannot begin CUDA
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    bench_gpu.main(["--out", str(tmp_path / "out"), "--part", "good", "--minutes", "0"], {"good": (None, 60)})
+    assert "no time left" in capsys.readouterr().out and json.loads((tmp_path / "out" / "good.json").read_text())["found"]["one"] == {"value": 1.}
 
 
 def part(found, tiny=False, state="done"): return {"device": "some card", "tiny": tiny, "state": state, "found": found}
