@@ -35,23 +35,25 @@ def class_palette(
     return torch.tensor(colours, dtype=torch.uint8)
 
 # %% ../nbs/02_plots.ipynb #d784d054
-MEAN, STD = (torch.tensor(each)[:, None, None] for each in (IMAGENET_MEAN, IMAGENET_STD))
+USUAL = IMAGENET_MEAN, IMAGENET_STD        # by which images are normalised where nobody says otherwise
 
 # %% ../nbs/02_plots.ipynb #9b86757e
 def to_picture(
-    images, # (B, 3, H, W) or (3, H, W): uint8, float in 0…1, or normalised (ImageNet)
-    name:str="images" # for the error message
+    images, # (B, 3, H, W) or (3, H, W): uint8, float in 0…1, or normalised
+    name:str="images", # for the error message
+    colours=None # (mean, std) by which floats were normalised, an encoder's or a view's; None: see below
 ): # float (B, H, W, 3) numpy in 0…1
-    """Anything this library calls an image, ready for `imshow`. A float batch with a value below 0 or
-    above 1 is taken as normalised."""
+    """Anything this library calls an image, ready for `imshow`. Without colours a float batch with a value
+    below 0 or above 1 is taken as normalised by ImageNet's."""
     if torch.is_tensor(images) and images.dim() == 3: images = images[None]
     check_tensor(name, images, "B 3 H W", finite=True, remedy="pass uint8 or float images, channels first")
     images = images.detach().cpu()
     if images.dtype == torch.uint8: images = images / 255
     elif not images.is_floating_point():
         raise ValueError(f"{name}: expected uint8 or float images, got {images.dtype}")
-    elif images.min() < 0 or images.max() > 1:
-        images = images.float() * STD + MEAN
+    elif colours or images.min() < 0 or images.max() > 1:
+        mean, std = (torch.tensor(each)[:, None, None] for each in colours or USUAL)
+        images = images.float() * std + mean
     return images.float().clamp(0, 1).permute(0, 2, 3, 1).numpy()
 
 # %% ../nbs/02_plots.ipynb #5fae6ef3
@@ -98,10 +100,11 @@ def show_images(
     images, # (B, 3, H, W): uint8, 0…1 or normalised
     titles=None, # B texts, or None
     columns:int=None, # panels in a row; None = up to eight
-    width:float=8 # inches over all
+    width:float=8, # inches over all
+    colours=None # (mean, std) by which the images were normalised; None = ImageNet's
 ):
     "The batch as a grid. Returns the Figure."
-    pictures = to_picture(images)
+    pictures = to_picture(images, colours=colours)
     if titles is not None and len(titles) != len(pictures):
         raise ValueError(f"titles: {len(titles)} texts for {len(pictures)} images; give one for each")
     rows, columns = grid_shape(len(pictures), columns)
@@ -249,11 +252,12 @@ def show_pairs(
     query_mask=None, # (B, H, W) bool, foreground of the query
     key_mask=None, # (B, H, W) bool, foreground of the key
     columns:int=None, # pairs in a row
-    width:float=8 # inches over all
+    width:float=8, # inches over all
+    colours=None # (mean, std) by which the images were normalised; None = ImageNet's
 ):
     "Pairs, query above key, the pasted foreground outlined. Returns the Figure."
     sides = [("query", query, query_mask), ("key", key, key_mask)]
-    pictures = [to_picture(images, name) for name, images, _ in sides]
+    pictures = [to_picture(images, name, colours) for name, images, _ in sides]
     check_pair(pictures, sides)
     rows, columns = grid_shape(len(pictures[0]), columns)
     figure, axes = new_figure(2*rows, columns, width, pictures[0].shape[1]/pictures[0].shape[2])
@@ -309,23 +313,23 @@ def show_features(
     basis=None, # from `pca_basis`; None = shared by this batch
     titles=None, # B texts
     columns:int=None, # images in a row
-    width:float=8 # inches over all
+    width:float=8, # inches over all
+    colours=None # (mean, std) by which the images were normalised; None = ImageNet's
 ):
     "Feature maps as colours (PCA → RGB, one basis for the batch). Returns the Figure."
-    colours = pca_rgb(features, basis).cpu()
-    if images is None: return show_images(colours, titles, columns, width)
-    pictures = to_picture(images)
-    if len(pictures) != len(colours):
-        raise ValueError(f"images: {len(pictures)} images for {len(colours)} feature maps; give one for each")
-    rows, columns = grid_shape(len(pictures), columns)
-    figure, axes = new_figure(
-        2 * rows, columns, width, pictures.shape[1] / pictures.shape[2], room=0.22 * rows if titles else 0)
+    shown = pca_rgb(features, basis).cpu()
+    if images is None: return show_images(shown, titles, columns, width)
+    pictures = to_picture(images, colours=colours)
+    if len(pictures) != len(shown):
+        raise ValueError(f"images: {len(pictures)} images for {len(shown)} feature maps; give one for each")
+    (rows, columns), aspect = grid_shape(len(pictures), columns), pictures.shape[1] / pictures.shape[2]
+    figure, axes = new_figure(2 * rows, columns, width, aspect, room=0.22 * rows if titles else 0)
     for i, picture in enumerate(pictures):
         place = i//columns*2*columns + i % columns
         axes[place].imshow(picture, interpolation="nearest")
         axes[place + columns].imshow(
-            colours[i].permute(1, 2, 0).numpy(), extent=(0, picture.shape[1], picture.shape[0], 0),
-            interpolation="nearest")
+            shown[i].permute(1, 2, 0).numpy(), interpolation="nearest",
+            extent=(0, picture.shape[1], picture.shape[0], 0))
         if titles: axes[place].set_title(str(titles[i]), fontsize=9)
     return figure
 
@@ -525,7 +529,7 @@ def auroc(
         for name, v in (("positive", positive), ("negative", negative)))
     ordered = negative.sort().values
     below, up_to = (torch.searchsorted(ordered, positive, right=right) for right in (False, True))
-    return float((below + up_to).double().mean() / (2*len(ordered)))
+    return int((below + up_to).sum()) / (2 * len(positive) * len(ordered))
 
 # %% ../nbs/02_plots.ipynb #ca744fc3
 def show_separation(

@@ -18,11 +18,12 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from .checks import atomic_write, cache_folder
+from .checks import atomic_write, cache_folder, check_name
 
 # %% ../nbs/05_precision.ipynb #e6583bc5
 WAYS = {(precision, last): f"{precision}{', channels last' if last else ''}"
         for precision in ("float32", "bf16") for last in (False, True)}
+PRECISIONS = ("float32", "bf16", "auto")             # what may be asked for
 
 def autocast(
     precision:str, # "float32" | "bf16"
@@ -112,3 +113,15 @@ def fastest(
     try: atomic_write(path, json.dumps(found))
     except OSError: pass                     # a home without room: measured again next time
     return found
+
+# %% ../nbs/05_precision.ipynb #332d29e6
+def taken(
+    network:nn.Module, # images (B, 3, H, W) → a tensor, or several; left untouched
+    precision:str, # one of PRECISIONS
+    device:torch.device, # that will compute
+    size:tuple, # (height, width) of its images
+    learn:bool=True # does it train? False: forward alone, in evaluation
+)->dict:
+    "{'precision': …, 'channels_last': …} that a name stands for; \"auto\" is measured. `ValueError` else."
+    if check_name("precision", precision, PRECISIONS) == "auto": return fastest(network, device, size, learn)
+    return {"precision": precision, "channels_last": False}

@@ -142,18 +142,25 @@ def same_for_all(
     heard = None if Shares.now is None else Shares.now.say(value, exact=False)
     return from_first(value if heard is None else heard[0])
 
+# %% ../nbs/03_processes.ipynb #76d5d950
+def sum_of_shares(
+    value # tensor, of one shape in every share
+):
+    "The sum over all shares of the batch: processes × parts. The value itself where there is one share."
+    if Shares.now is not None: value = Shares.now.sum_of(value)
+    if distributed_world()[1] > 1: dist.all_reduce(value := value.clone())
+    return value
+
 # %% ../nbs/03_processes.ipynb #92d31c58
 def share_of_mean(
     count # scalar tensor: how many values this share's mean is over
 ):
     """What this share's mean weighs in the mean over all shares of the batch (processes × parts; 1 alone):
     with it the average of the shares' means is the mean of all values."""
-    (_, shares), parts = batch_place(), Shares.now
+    shares = batch_place()[1]
     if shares == 1: return 1.
-    total = mine = count.detach().to(torch.float32 if count.device.type == "mps" else torch.float64)
-    if parts is not None: total = parts.sum_of(mine)
-    if distributed_world()[1] > 1: dist.all_reduce(total := total.clone())
-    return float(mine * shares / total.clamp(min=1))
+    mine = count.detach().to(torch.float32 if count.device.type == "mps" else torch.float64)
+    return float(mine * shares / sum_of_shares(mine).clamp(min=1))
 
 # %% ../nbs/03_processes.ipynb #470e922c
 class GatherRows(torch.autograd.Function):

@@ -156,7 +156,7 @@ def test_finetune_learns(train, test):
     assert result.miou > .5 and result.history[-1] < result.history[0] and len(result.history) == 30
 
 
-@pytest.mark.parametrize("options", [dict(head="aspp"), dict(optimiser="sgd", lr=1e-2), dict(batch_norm="eval"), dict(precision="bfloat16"), dict(crop=(16, 24)), dict(window=16)])
+@pytest.mark.parametrize("options", [dict(head="aspp"), dict(optimiser="sgd", lr=1e-2), dict(batch_norm="eval"), dict(precision="bf16"), dict(crop=(16, 24)), dict(window=16)])
 def test_finetune_options(options, train, test):
     result = finetune(Small(), train, test, steps=2, batch_size=2, **options)
     assert 0 <= result.miou <= 1 and len(result.history) == 2
@@ -430,3 +430,59 @@ def test_evaluate_bad_input(train, test):
     with pytest.raises(ValueError, match="protocols: unknown"): evaluate(Small(), (train, test), ["rank"], options={"sprad": {}})
     with pytest.raises(ValueError, match="head: 'finetune_with_head'"): evaluate(Small(), (train, test), ["finetune_with_head"])
     with pytest.raises(ValueError, match="data: 1 images"): evaluate(Small(), Bars(1), ["rank"])
+
+
+# --- precision -------------------------------------------------------------------------------------------------------
+def test_an_encoder_in_bf16_is_one_to_everybody(train):
+    from pixcl_nb.networks.encoding import encode, frozen, in_precision, looks_at
+    encoder, images = Small(), torch.stack([train[index][0] for index in range(4)])
+    encoder.mean, encoder.std, encoder.offset = (.5,) * 3, (.25,) * 3, (1., 2.)
+    before, fast = fingerprint(encoder), in_precision(encoder, "bf16")
+    with torch.no_grad(): exact, rounded, copied = (encode(one, images) for one in (frozen(encoder), fast, frozen(fast)))
+    assert same(before, fingerprint(encoder)) and rounded.dtype == torch.float32 and torch.equal(rounded, copied)
+    assert 0 < (exact - rounded).norm() < .02 * exact.norm()
+    assert (fast.mean, fast.std, fast.offset, fast.stride, fast.channels) == (encoder.mean, encoder.std, encoder.offset, 4, 8) and len(looks_at(fast)) == 2
+    with torch.no_grad(): assert torch.equal(encode(in_precision(encoder, "float32"), images), exact)
+    with pytest.raises(ValueError, match="precision: unknown name 'fp16'"): in_precision(encoder, "fp16")
+    with pytest.raises(AttributeError): fast.nothing_of_the_kind
+
+
+def test_every_protocol_takes_the_precision_and_says_it(train, test):
+    options = dict(linear_probe=dict(pixels=500), retrieve=dict(memory_size=200), cluster=dict(cells=200), finetune=dict(steps=2, batch_size=2))
+    asked = [*options, "separation"]
+    usual, named, fast = (evaluate(Small(), (train, test), asked, options=options, **more) for more in ({}, dict(precision="float32"), dict(precision="bf16")))
+    for name in options:
+        assert torch.equal(usual.results[name].confusion, named.results[name].confusion)                  # unless asked, the bits of before
+    for report, precision in ((usual, "float32"), (fast, "bf16")):
+        found = {name: result.info if hasattr(result, "info") else result for name, result in report.results.items()}
+        assert {name: info["scored"]["precision"] for name, info in found.items() if name != "finetune"} == dict.fromkeys(set(asked) - {"finetune"}, precision)
+        assert found["finetune"]["precision"] == report.info["precision"] == precision and found["finetune"]["scored"]["precision"] == "float32"
+    assert "computed in bf16" in repr(fast) and "bf16" not in repr(usual)
+    assert fast.results["finetune"].history != usual.results["finetune"].history
+    assert abs(fast.results["linear_probe"].miou - usual.results["linear_probe"].miou) < .05
+
+
+def test_auto_is_measured_for_the_task_and_what_was_taken_is_said(train, test, monkeypatch, tmp_path):
+    from pixcl_nb import precision
+    asked = []
+    def seconds(network, images, learn=True, turns=3):
+        asked.append((learn, tuple(images.shape[2:])))
+        return {way: 1. if way == ("bf16", learn) else 2. for way in precision.WAYS}
+    monkeypatch.setattr(precision, "pass_seconds", seconds)
+    monkeypatch.setattr(precision, "cache_folder", lambda: tmp_path)
+    report = evaluate(Small(), (train, test), ["linear_probe", "finetune"], precision="auto", options=dict(linear_probe=dict(pixels=500), finetune=dict(steps=1, batch_size=2, crop=(16, 24))))
+    assert asked == [(False, (32, 40)), (True, (16, 24))]
+    assert report.info["precision"] == report.results["finetune"].info["precision"] == "bf16"
+    assert report.results["finetune"].model.encoder.net[0].weight.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_one_auroc_to_the_last_bit(seed):
+    from scipy.stats import rankdata
+    from pixcl_nb.plots import auroc
+    generator = torch.Generator().manual_seed(seed)
+    a, b = (torch.randn(int(count), generator=generator) for count in torch.randint(1, 3000, (2,), generator=generator))
+    if seed % 2: a, b = a.mul(4).round(), b.mul(4).round()                                      # with ties
+    n, ranks = len(a), rankdata(torch.cat([a, b]).double().numpy())
+    by_ranks = float((ranks[:n].sum() - n * (n + 1) / 2) / (n * len(b)))
+    assert separability(a, b) == auroc(a, b) == by_ranks

@@ -404,3 +404,23 @@ def test_two_processes_equal_one():
     assert "rank 0 agrees" in run.stdout and "rank 1 agrees" in run.stdout
 
 if __name__ == "__main__": worker()
+
+
+def test_hard_pixels_are_counted_over_the_whole_batch():
+    from pixcl_nb.methods.label_contrast import hard_pixels
+    from pixcl_nb.processes import Shares
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(0, 5, (4, 200), generator=generator)
+    labels[:2] = labels[:2].clamp(max=1)                                        # the first half holds two classes an image, the other five
+    wrong = torch.rand(4, 200, generator=generator) < .4
+    draw = lambda part, flags: hard_pixels(part, 5, 30, flags, torch.Generator().manual_seed(1))
+    counted = lambda chosen: torch.stack([torch.bincount((2 * labels + wrong)[row][chosen[row]], minlength=10) for row in range(4)])
+    whole, alone = counted(draw(labels, wrong)), counted(torch.cat([draw(labels[:2], wrong[:2]), draw(labels[2:], wrong[2:])]))
+    assert not torch.equal(whole, alone)                                        # each half for itself takes other numbers
+    with Shares(2) as shares:
+        for _ in range(3):
+            parts = [draw(labels[2 * part:2 * part + 2], wrong[2 * part:2 * part + 2]) for part in shares.parts()]
+            if shares.settled(): break
+    assert torch.equal(counted(torch.cat(parts)), whole)
+    method = create_method("label_contrast", seed=0, form="released_within", sampling="hard", samples=16)
+    assert method.couples_images and not create_method("label_contrast", form="released_within").couples_images

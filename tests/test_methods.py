@@ -317,3 +317,20 @@ def test_parameters_stay_float32(name):
     assert {p.dtype for p in method.to("cpu", memory_format=torch.channels_last).float().parameters()} == {torch.float32}
     for wrong in ("0.1", float("inf"), None):
         with pytest.raises((ValueError, TypeError), match="temperature: "): create_method(name, temperature=wrong)
+
+
+def test_cp2_trains_with_labelled_objects(tmp_path):
+    from pixcl_nb.images.data import load_data
+    data = load_data("samples", split="val").subset(range(8))
+    compose = CopyPasteConfig(size=64, stride=8, shape="object", background=(), view=ViewConfig(size=64))
+    method = create_method("cp2", seed=0, compose=compose, decoder="fcn", decoder_width=32, queue_size=32)
+    history = pretrain(method, data, TrainConfig(steps=2, batch_size=4, lr=.03, device="cpu", progress=False), run_dir=tmp_path)
+    assert len(history) == 2 and all(torch.tensor(history["loss"]).isfinite())
+    images, masks = (torch.stack([data[index][part] for index in range(4)]) for part in (0, 1))
+    draw = lambda: torch.Generator().manual_seed(1)
+    with pytest.raises(ValueError, match="masks: shape='object' pastes a labelled object"): method.loss(images, generator=draw())
+    assert method.loss(images, masks, draw())["loss"] == method.loss(images, masks, draw())["loss"]
+    rectangle = create_method("cp2", seed=0, compose=dataclasses.replace(compose, shape="rectangle"), decoder="fcn", decoder_width=32, queue_size=32)
+    assert not rectangle.uses_labels and rectangle.loss(images, masks, draw())["loss"] == rectangle.loss(images, None, draw())["loss"]
+    unlabelled = torch.full_like(masks, 255)
+    with pytest.raises(ValueError, match="no labelled object"): method.loss(images, unlabelled, draw())

@@ -3,6 +3,7 @@ import dataclasses
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -121,9 +122,25 @@ def test_start_weights_are_kept_in_the_folder(tmp_path):
     config = run_config(merged(SMALL, {"start": str(tmp_path / "first.safetensors"), "train": {"steps": 2}}))
     run(config, tmp_path / "run")
     (tmp_path / "first.safetensors").unlink()                                             # the folder alone
+    said = yaml.safe_load((tmp_path / "run" / "run.yaml").read_text())["start"]
+    count = sum(not name.endswith("num_batches_tracked") for name in create_encoder("pixcl_tiny").state_dict())
+    assert (Path(said["file"]).name, said["loaded"], said["of"], said["not_loaded"]) == ("first.safetensors", count, count, [])
     assert rerun(tmp_path / "run", say=lambda text: None).equal
     other = build_method(replace(config, start=None)).encoder.state_dict()
     assert not torch.equal(next(iter(other.values())), next(iter(build_method(config, tmp_path / "run").encoder.state_dict().values())))
+
+
+def test_what_start_loaded_stays_on_record(tmp_path):
+    torch.manual_seed(5)
+    save_encoder(create_encoder("pixcl_tiny"), tmp_path / "first.safetensors")
+    config = run_config(merged(SMALL, {"start": str(tmp_path / "first.safetensors"), "train": {"steps": 4, "checkpoint_every": 2}}))
+    run(config, tmp_path / "run", on_step=lambda step, terms, method: "stop" if step == 1 else None)
+    first = yaml.safe_load((tmp_path / "run" / "run.yaml").read_text())["start"]
+    assert first["file"].endswith("first.safetensors") and first["loaded"] == first["of"] > 0
+    run(config, tmp_path / "run")                                                # goes on from the folder's own start.safetensors
+    assert yaml.safe_load((tmp_path / "run" / "run.yaml").read_text())["start"] == first
+    run(run_config(merged(SMALL, {"train": {"steps": 2}})), tmp_path / "random")
+    assert "start" not in yaml.safe_load((tmp_path / "random" / "run.yaml").read_text())
 
 
 def test_discovered_labels_are_kept_in_the_folder(tmp_path):

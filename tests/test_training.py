@@ -789,3 +789,23 @@ def test_odd_pictures_are_refused_by_name(data, settings, words):
 def test_a_last_batch_that_does_not_fill_waits():
     assert len(pretrain(queue_method("moco"), Odd(7), TrainConfig(steps=3, batch_size=4, device="cpu", progress=False))) == 3
     assert len(pretrain(queue_method("moco"), Odd(7), TrainConfig(steps=22, batch_size=1, device="cpu", progress=False))) == 22      # no false collapse
+
+
+def test_a_watched_loss_can_still_be_told_not_to_synchronise():
+    from contextlib import contextmanager
+    from pixcl_nb.training.loop import GradientGuard, terms_of_parts
+    from pixcl_nb.processes import Shares
+    class Loss:
+        quiet, calls = False, []
+        def __call__(self, images, masks=None, generator=None): self.calls.append(self.quiet); return {"loss": images.square().mean()}
+        @contextmanager
+        def no_sync(self):
+            self.quiet = True
+            try: yield
+            finally: self.quiet = False
+    weight = torch.ones(4, requires_grad=True)
+    loss = Loss()
+    watched = GradientGuard(torch.optim.SGD([weight], .1)).watched(loss)
+    with Shares(2) as shares: list(terms_of_parts(watched, [(part, None, None) for part in weight.chunk(2)], None, "float32", shares))
+    assert loss.calls == [True, False]                                           # only the last part synchronises
+    assert not hasattr(GradientGuard(torch.optim.SGD([weight], .1)).watched(lambda images: {}), "no_sync")

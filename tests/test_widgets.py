@@ -235,6 +235,16 @@ def test_a_truth_that_cannot_be_is_refused(truth, words):
 def studio(): return CopyPasteStudio(load_data("samples", split="val"), size=96, stride=8, limit=3)
 
 
+@pytest.mark.parametrize("declared, offered", [((0,), False), (None, False), ((), True)])
+def test_studio_offers_no_background_as_an_object(declared, offered):
+    data = load_data("samples", split="val")
+    data.background = declared                                                   # None: what CopyPasteConfig takes
+    studio = CopyPasteStudio(data, size=96, stride=8, limit=3, shape="object")
+    names = [name for entry in studio.foregrounds for name in entry["objects"]["names"]]
+    assert names and any("sky" in name for name in names) == offered
+    assert ("background=()" in studio.code) == offered
+
+
 def test_a_block_is_one_that_paste_mask_could_have_drawn():
     mask = block_mask(.3, 1.25, .5, 0, 96, stride=8)[0]
     rows, columns = mask.any(1).nonzero().flatten(), mask.any(0).nonzero().flatten()

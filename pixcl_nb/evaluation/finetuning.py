@@ -9,7 +9,7 @@ __all__ = ['finetune']
 import copy
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +20,7 @@ from .score import check_pair, score_masks, Segmenter
 from ..networks.encoding import check_encoder, device_of, encode, normalise
 from ..networks.encoders import ASPPHead, FCNHead
 from ..images.views import distort_colour, ViewConfig
+from ..precision import autocast, PRECISIONS, taken
 
 # %% ../../nbs/7_evaluation/73_finetuning.ipynb #310acd20
 def crop_positions(
@@ -156,7 +157,7 @@ class FinetuneSettings:
     scale:tuple=(.75, 1.33) # range of random magnification (large images and long training: (.5, 2))
     flip:float=.5 # probability of a mirror image
     batch_norm:str="train" # "train" | "eval": eval keeps the encoder's stored statistics
-    precision:str="float32" # "float32" | "bfloat16"
+    precision:str="float32" # of training: "float32" | "bf16" | "auto" (the fastest, measured once)
     head_first:int=0 # of the steps: so many at the start train the head alone
     colour:float=0. # brightness, contrast and saturation of a crop change by up to this, hue by a quarter
 
@@ -170,7 +171,7 @@ class FinetuneSettings:
 
 # %% ../../nbs/7_evaluation/73_finetuning.ipynb #0f010184
 FINETUNE_WORDS = {
-    "optimiser": ["adamw", "sgd"], "batch_norm": ["train", "eval"], "precision": ["float32", "bfloat16"]}
+    "optimiser": ["adamw", "sgd"], "batch_norm": ["train", "eval"], "precision": PRECISIONS}
 
 # %% ../../nbs/7_evaluation/73_finetuning.ipynb #92de5def
 def recoloured(
@@ -201,7 +202,7 @@ def finetuning_step(
     if head_only or settings.batch_norm == "eval": model.encoder.eval()
     generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + step)
     images = recoloured(normalise(images, model.encoder), model.encoder, settings.colour, generator)
-    with torch.autocast(images.device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
+    with autocast(settings.precision, images.device.type):
         logits = model(images)
     loss = segmentation_loss(logits, masks)
     optimizer.zero_grad(set_to_none=True)
@@ -254,7 +255,7 @@ def finetune(
     settings = FinetuneSettings(steps, batch_size, lr, head, seed, **options)
     train, test = check_pair(train, test)
     size = tuple(settings.crop or train[0][1].shape)
-    model, history = finetuned_model(encoder, train, size, settings, on_step)
+    model, history, settings = finetuned_model(encoder, train, size, settings, on_step)
     result = score_masks(model, test, classes, batch_size, window)
     result.history = history
     result.info |= finetuning_record(settings, len(train), size, time.perf_counter() - started)
@@ -268,7 +269,8 @@ def finetuned_model(
     settings:FinetuneSettings, # all of them
     on_step=None # called with (step, loss)
 ):
-    "(a trained `Segmenter`, its losses). torch's own generators are put back afterwards."
+    """(a trained `Segmenter`, its losses, the settings with the precision that was taken). torch's own
+    generators are put back afterwards."""
     encoder = check_encoder(encoder).requires_grad_(True)
     device = device_of(encoder)
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
@@ -276,7 +278,10 @@ def finetuned_model(
         head = make_head(settings.head, encoder.channels, train.num_classes)
         model = Segmenter(encoder, head.to(device))
         check_head(model, train.num_classes, size)
-        return model, finetuning_steps(model, train, size, settings, on_step)
+        way = taken(model, settings.precision, device, size)
+        if way["channels_last"]: model.to(memory_format=torch.channels_last)
+        settings = replace(settings, precision=way["precision"])
+        return model, finetuning_steps(model, train, size, settings, on_step), settings
 
 # %% ../../nbs/7_evaluation/73_finetuning.ipynb #dba57935
 def finetuning_record(

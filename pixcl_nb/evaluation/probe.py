@@ -21,12 +21,13 @@ def features_at(
     features, # (1, C, h, w)
     rows, # (M,) pixel rows
     columns, # (M,) pixel columns
-    stride:int # pixels per cell
+    stride:int, # pixels per cell
+    offset=(0., 0.) # (x, y) pixels from a cell's centre to the place it stands for
 ):
     "(M, C): the feature map upsampled bilinearly by `stride`, read at M pixel centres only."
     height, width = features.shape[-2:]
-    x = (columns.to(features.device) + .5) / (width * stride) * 2 - 1
-    y = (rows.to(features.device) + .5) / (height * stride) * 2 - 1
+    x = (columns.to(features.device) + .5 - offset[0]) / (width * stride) * 2 - 1
+    y = (rows.to(features.device) + .5 - offset[1]) / (height * stride) * 2 - 1
     grid = torch.stack([x, y], -1).to(features.dtype)[None, None]
     found = F.grid_sample(features, grid, mode="bilinear", padding_mode="border", align_corners=False)
     return found[0, :, 0].T
@@ -38,7 +39,8 @@ def sample_pixel_features(
     items, # an `Items`
     pixels:int, # rows wanted in all
     seed:int=0, # draws the pixels
-    batch_size:int=16 # images encoded at once
+    batch_size:int=16, # images encoded at once
+    offset=(0., 0.) # (x, y) pixels from a cell's centre to the place it stands for
 ):
     "Features (M, C) and labels (M,) at random labelled pixels, equally many of every image."
     generator = torch.Generator().manual_seed(seed)
@@ -49,7 +51,7 @@ def sample_pixel_features(
             if len(labelled) == 0: continue
             chosen = labelled[torch.randperm(len(labelled), generator=generator)[:per_image]]
             row, column = chosen // mask.shape[1], chosen % mask.shape[1]
-            rows.append(features_at(feature[None].float(), row, column, encoder.stride))
+            rows.append(features_at(feature[None].float(), row, column, encoder.stride, offset))
             labels.append(mask.flatten()[chosen])
     if not rows:
         raise ValueError(f"{items.name}: holds no labelled pixel, every pixel is {IGNORE}; "
@@ -110,18 +112,19 @@ def linear_probe(
     iterations:int=100, # most L-BFGS iterations
     seed:int=0, # draws the pixels
     batch_size:int=16, # images encoded at once
-    classes=None # ids that `.miou` averages over; None = all
+    classes=None, # ids that `.miou` averages over; None = all
+    offset=(0., 0.) # (x, y) pixels from a cell's centre to the place it stands for: 0, or `encoder.offset`
 ):
     "One linear classifier on frozen features, scored. `ValueError` on bad data or NaN features."
     started = time.perf_counter()
     encoder, (train, test) = frozen(encoder), check_pair(train, test)
     settings = dict(pixels=pixels, iterations=iterations, batch_size=batch_size)
     for name, value in settings.items(): check_range(name, value, 1)
-    rows, labels = sample_pixel_features(encoder, train, pixels, seed, batch_size)
+    rows, labels = sample_pixel_features(encoder, train, pixels, seed, batch_size, offset)
     head, history = linear_head(rows, labels, train.num_classes, weight_decay, iterations)
     info = dict(protocol="linear_probe", images=len(train), pixels=len(rows), weight_decay=weight_decay,
-                iterations=iterations, seed=seed, evaluations=len(history))
-    return scored(Segmenter(encoder, head), test, classes, batch_size, history, info, started)
+                iterations=iterations, seed=seed, evaluations=len(history), offset=list(offset))
+    return scored(Segmenter(encoder, head, offset), test, classes, batch_size, history, info, started)
 
 # %% ../../nbs/7_evaluation/72_probe.ipynb #3e699402
 def scored(

@@ -318,18 +318,30 @@ def check_pair(
     return train.verify(), test.verify()
 
 # %% ../../nbs/7_evaluation/71_score.ipynb #a33909da
+def at_every_pixel(
+    logits, # (B, K, h, w)
+    size, # (height, width): h and w times the stride
+    offset=(0., 0.) # (x, y) pixels from a cell's centre to the place it stands for
+):
+    "(B, K, height, width): bilinear between the cells' places; beyond the outermost ones their values."
+    how = dict(mode="bilinear", align_corners=False)
+    if tuple(offset) == (0., 0.): return F.interpolate(logits, size=size, **how)
+    down, across = (
+        (torch.arange(side) + .5 - shift) / side * 2 - 1 for side, shift in zip(size, offset[::-1]))
+    grid = torch.stack(torch.meshgrid(down, across, indexing="ij")[::-1], -1).to(logits)
+    return F.grid_sample(logits, grid.expand(len(logits), -1, -1, -1), padding_mode="border", **how)
+
 class Segmenter(nn.Module):
     "An encoder and a head, giving logits at the image's own size: cells × stride, bilinear, cut."
-    def __init__(self, encoder, head):
+    def __init__(self, encoder, head, offset=(0., 0.)): # offset: as for `at_every_pixel`
         super().__init__()
-        self.encoder, self.head = encoder, head
+        self.encoder, self.head, self.offset = encoder, head, offset
 
     def forward(self, images):
         height, width = images.shape[-2:]
         padded = pad_to_stride(images, self.encoder.stride)
         logits = self.head(self.encoder(padded)).float()
-        logits = F.interpolate(logits, size=padded.shape[-2:], mode="bilinear", align_corners=False)
-        return logits[..., :height, :width]
+        return at_every_pixel(logits, padded.shape[-2:], self.offset)[..., :height, :width]
 
 # %% ../../nbs/7_evaluation/71_score.ipynb #283212e6
 def window_starts(
@@ -429,7 +441,8 @@ def scored_on(
     images, masks = zip(*items.sizes.values())
     mean, std = colours_of(encoder)
     return {"images": len(masks), "masks": size_range(masks), "images_at": size_range(images),
-            "mean": list(mean), "std": list(std), "weights": getattr(encoder, "weights", None)}
+            "mean": list(mean), "std": list(std), "weights": getattr(encoder, "weights", None),
+            "precision": getattr(encoder, "precision", "float32")}
 
 # %% ../../nbs/7_evaluation/71_score.ipynb #11aab0ae
 def score_masks(

@@ -21,13 +21,10 @@ def separability(
     fg_bg # (M,) similarities of pairs that do not
 ):
     "Area under the ROC curve: the chance that a pair of the first kind is more similar; ties count half."
-    from scipy.stats import rankdata
-    both = {}
-    for name, values in (("fg_fg", fg_fg), ("fg_bg", fg_bg)):
-        both[name] = check_tensor(name, torch.as_tensor(values).flatten(), "N", finite=True).double().cpu()
-    ranks = rankdata(torch.cat(list(both.values())).numpy())
-    n, m = len(both["fg_fg"]), len(both["fg_bg"])
-    return float((ranks[:n].sum() - n * (n + 1) / 2) / (n * m))
+    from pixcl_nb.plots import auroc                  # here, so that a score does not load matplotlib
+    pairs = [check_tensor(name, torch.as_tensor(values).flatten(), "N", finite=True).double()
+             for name, values in (("fg_fg", fg_fg), ("fg_bg", fg_bg))]
+    return auroc(*pairs)
 
 # %% ../../nbs/7_evaluation/75_separation.ipynb #99c6724c
 @torch.no_grad()

@@ -215,15 +215,13 @@ def evaluate_start(
     if protocol == "pck": return keypoint_score(encoder, config)
     if protocol == "probe": result = linear_probe(encoder, labelled, test, **settings)
     else:
-        head, precision = method.head if with_decoder else "fcn", PRECISIONS.get(config.precision, "float32")
+        head, precision = method.head if with_decoder else "fcn", config.precision
         settings |= dict(steps=config.finetune_steps, batch_size=8, precision=precision)
         result = finetune(encoder, labelled, test, head=head, **settings)
     left_out = ("history", "info", "miou")
     return {"score": result.miou, **{name: v for name, v in result.to_dict().items() if name not in left_out}}
 
 # %% ../../nbs/9_experiments/91_bench.ipynb #70f22c84
-PRECISIONS = {"bf16": "bfloat16"}      # what fine-tuning calls it
-
 def keypoint_score(
     encoder, # left untouched
     config:DemoConfig # data "samples" or "voc"

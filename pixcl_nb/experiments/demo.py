@@ -25,7 +25,7 @@ from .bench import (
     pretrained_method, PROTOCOL_TITLES, START_TITLES, stored_result, tenth_means, untrained_method)
 from ..images.compositor import copy_paste
 from ..images.views import random_view, ViewConfig
-from ..networks.encoding import evaluating
+from ..networks.encoding import colours_of, evaluating
 from ..plots import figure_to_png, show_features, show_pairs, show_separation
 
 # %% ../../nbs/9_experiments/95_demo.ipynb #f28d2600
@@ -259,7 +259,8 @@ def cp2_section(
     extents, areas = first_extents(watched), results["auroc"][config.seeds[0]]
     generator, untrained = torch.Generator().manual_seed(0), untrained_method("cp2", config, config.seeds[0])
     pairs = copy_paste(watched.images[:4], method.config.compose, generator, extents=extents)
-    composed = show_pairs(pairs.query, pairs.key, pairs.query_mask, pairs.key_mask)
+    colours = colours_of(method.encoder)
+    composed = show_pairs(pairs.query, pairs.key, pairs.query_mask, pairs.key_mask, colours=colours)
     cosines = lambda one: show_separation(*separation(one, watched.images, watched.extents))
     return ["<h2>What CP2 trains on</h2>",
             picture(composed, "Composed pairs: the same source image under the outlined window of both, "

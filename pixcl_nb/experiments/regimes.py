@@ -210,7 +210,7 @@ def tuning(
     r = regime
     return dict(
         steps=r.tune_steps, batch_size=8, crop=(96, 96), lr=r.tune_lr, head_lr=r.head_lr, seed=r.seed,
-        head_first=r.head_first, colour=r.tune_colour, precision="bfloat16")
+        head_first=r.head_first, colour=r.tune_colour, precision="bf16")
 
 # %% ../../nbs/9_experiments/98_regimes.ipynb #ae330802
 def gains(

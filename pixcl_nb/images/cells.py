@@ -133,6 +133,16 @@ def pad_to_stride(
     height, width = images.shape[-2:]
     return F.pad(images, (0, -width % stride, 0, -height % stride))
 
+# %% ../../nbs/1_images/14_cells.ipynb #db2af554
+def mean_in_cells(
+    values, # (B, K, H, W) float
+    grid, # (rows, columns)
+    covered=None # (height, width) pixels of all cells together; None = the cells fill the image
+):
+    "(B, K, rows, columns): the mean of each cell's pixels; what sticks out of the image counts as 0."
+    missing = [max(0, whole - pixels) for whole, pixels in zip(covered or values.shape[2:], values.shape[2:])]
+    return F.adaptive_avg_pool2d(F.pad(values, (0, missing[1], 0, missing[0])), tuple(grid))
+
 # %% ../../nbs/1_images/14_cells.ipynb #2547da17
 def cell_labels(
     masks, # (B, H, W) int64
@@ -149,10 +159,8 @@ def cell_labels(
     if size is None or tuple(size) == tuple(masks.shape[1:]):
         return F.avg_pool2d(pad_to_stride(hot, stride), stride)
     grid = grid_size(size, stride)
-    whole = [round(pixels * cells * stride / side)
-             for pixels, cells, side in zip(masks.shape[1:], grid, size)]
-    missing = [max(0, all_of - pixels) for all_of, pixels in zip(whole, masks.shape[1:])]
-    return F.adaptive_avg_pool2d(F.pad(hot, (0, missing[1], 0, missing[0])), grid)
+    return mean_in_cells(hot, grid, [round(pixels * cells * stride / side)
+                                     for pixels, cells, side in zip(masks.shape[1:], grid, size)])
 
 # %% ../../nbs/1_images/14_cells.ipynb #a4af6e12
 def aligned_index(
@@ -164,34 +172,47 @@ def aligned_index(
     i = torch.arange(cells)
     return i * 0 if cells == 1 else (2 * i * (source - 1) + cells - 1) // (2 * (cells - 1))
 
+def centre_index(
+    source:int, # pixels of the axis
+    cells:int # cells of the axis
+):
+    "(cells,) the pixel at the centre of each cell: ⌊(i + ½) · source / cells⌋."
+    return ((2 * torch.arange(cells) + 1) * source).div(2 * cells, rounding_mode="floor")
+
+RULES = {"released": "one pixel, aligned corners", "centre": "the pixel at the cell's centre",
+         "pure": "the one label of all pixels, else ignored"}
+
 # %% ../../nbs/1_images/14_cells.ipynb #d2cd67f5
 def check_labels(
-    masks # integer (B, H, W)
+    masks, # integer (B, H, W)
+    ignore_index:int=255 # the largest that may occur
 ):
     """Return `masks`; `ValueError` on a label outside 0…255 (255 = ignored), such as the −1 that other
     libraries ignore."""
     check_tensor("masks", masks, "B H W", "integer", remedy="one class id a pixel")
-    if masks.min() < 0 or masks.max() > 255:
+    if masks.min() < 0 or masks.max() > ignore_index:
         raise ValueError(
-            f"masks: hold labels from {int(masks.min())} to {int(masks.max())}; classes are 0…254, ignored"
-            " pixels 255; map other ids first")
+            f"masks: hold labels from {int(masks.min())} to {int(masks.max())}; classes are"
+            f" 0…{ignore_index - 1}, ignored pixels {ignore_index}; map other ids first")
     return masks
 
 # %% ../../nbs/1_images/14_cells.ipynb #cfd3aa9b
 def labels_at_grid(
     masks, # integer (B, H, W) labels; 255 = ignored
     grid, # (h, w) cells
-    rule:str="released" # "released" (one pixel, aligned corners) | "pure" (one label, else 255)
+    rule:str="released", # a key of RULES
+    ignore_index:int=255 # what a mixed cell gets; ids up to it are allowed
 )->torch.Tensor:
-    """(B, h, w) int64 labels of the feature cells. `ValueError` on a label outside 0…255 or a grid finer
-    than the mask."""
-    check_name("rule", rule, ["released", "pure"])
-    check_labels(masks)
+    """(B, h, w) int64 labels of the feature cells. `ValueError` on a label outside 0…ignore_index or a grid
+    finer than the mask."""
+    check_name("rule", rule, RULES)
+    check_labels(masks, ignore_index)
     for cells, pixels in zip(grid, masks.shape[1:]): check_range("grid", cells, 1, pixels)
-    if rule == "released":
+    if rule != "pure":
+        index = aligned_index if rule == "released" else centre_index
         rows, columns = (
-            aligned_index(pixels, cells).to(masks.device) for pixels, cells in zip(masks.shape[1:], grid))
+            index(pixels, cells).to(masks.device) for pixels, cells in zip(masks.shape[1:], grid))
         return masks[:, rows[:, None], columns].long()
     high, low = adaptive_max_pool2d(masks.float(), tuple(grid)), -adaptive_max_pool2d(
         -masks.float(), tuple(grid))
-    return torch.where(high == low, high, 255).long()
+    return torch.where(high == low, high, ignore_index).long()

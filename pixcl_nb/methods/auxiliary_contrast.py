@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import nn
-from torch.nn.functional import adaptive_max_pool2d, normalize
+from torch.nn.functional import normalize
 
 from ..checks import check_name, check_range, check_tensor
+from ..images.cells import labels_at_grid
 from ..images.views import ViewConfig, random_view
 from ..losses.collapse import compactness, embedding_spread
 from ..losses.label_losses import FORMS, labels_as_meant
@@ -79,16 +80,7 @@ def ids_at_cells(
         wrong = high if high == 65_535 else low
         raise ValueError(f"masks: hold id {wrong}, but ignore_index is {ignore_index}; "
                          "create the method with **labels.for_method()")
-    if rule == "centre":
-        rows, columns = (centres(*size).to(masks.device) for size in zip(masks.shape[1:], grid))
-        return masks[:, rows[:, None], columns].long()
-    highest = adaptive_max_pool2d(masks.float(), tuple(grid))
-    lowest = -adaptive_max_pool2d(-masks.float(), tuple(grid))
-    return torch.where(highest == lowest, highest, ignore_index).long()
-
-def centres(pixels:int, cells:int):
-    "The pixel at the centre of each of so many cells along one axis."
-    return ((2 * torch.arange(cells) + 1) * pixels).div(2 * cells, rounding_mode="floor")
+    return labels_at_grid(masks, grid, rule, ignore_index)
 
 # %% ../../nbs/5_methods/56_auxiliary_contrast.ipynb #83432d41
 def matching_loss(

@@ -214,6 +214,9 @@ class CP2(Method):
     @property
     def head(self): return self.branch.decoder
 
+    @property
+    def uses_labels(self): return self.config.compose.shape == "object"   # it pastes labelled ones
+
 # %% ../../nbs/5_methods/54_cp2.ipynb #85e3698a
 def cp2_terms(self,
     query_map, # (B, D, h, w) raw
@@ -238,12 +241,13 @@ CP2.terms = cp2_terms
 # %% ../../nbs/5_methods/54_cp2.ipynb #b1d9f28d
 def cp2_loss_of_images(self,
     images, # uint8 (B, 3, H, W), B of 3 or more so that both backgrounds can be other images
-    masks=None, # not used
+    masks=None, # integer (B, H, W); only used, and needed, where compose.shape is "object"
     generator=None, # draws views, blocks and backgrounds
     extents=None # (B, 2) valid height, width of padded images
 )->dict: # "loss", "instance", "dense", and to watch: "fg_fg" and "fg_bg" mean cosines, "spread"
     "Compose, embed, compare."
-    pairs = copy_paste(images, self.config.compose, generator, extents=extents)
+    masks = masks if self.uses_labels else None
+    pairs = copy_paste(images, self.config.compose, generator, masks, extents)
     query_map = self.branch(pairs.query).float()
     with torch.no_grad():
         key_map = embed_keys(self.slow, pairs.key, generator, self.config.batch_norm).float()

@@ -21,7 +21,8 @@ from ..losses.streaming import check_temperature
 from .contract import Method, make_encoder
 from .cp2 import make_decoder
 from ..networks.encoders import DenseProjector
-from ..processes import batch_place, gather_rows, same_for_all, share_of_mean, Shares
+from ..processes import (
+    batch_place, gather_rows, same_for_all, share_of_mean, Shares, sum_of_shares)
 
 # %% ../../nbs/5_methods/55_label_contrast.ipynb #c99c083e
 def two_colours(
@@ -101,12 +102,12 @@ def hard_pixels(
     least:int=1 # smaller classes of an image are left out
 ): # (B, N) bool
     """ContrastiveSeg's hard anchors: for each (image, class) n = B·count // #(image, class), half wrong and
-    half right, filled from the other half."""
+    half right, filled from the other half. B and #(image, class) are the whole batch's, in every share."""
     groups = torch.where(labels >= 0, 2 * labels + wrong, -1)
     ranks, sizes = place_in_group(groups, 2 * classes, generator)
     right, bad = sizes[:, 0::2], sizes[:, 1::2]
     used = (right + bad >= least) & (right + bad > 0)
-    n = max(1, len(labels) * count // max(1, int(used.sum())))
+    n = max(1, batch_place()[1] * len(labels) * count // max(1, int(sum_of_shares(used.sum()))))
     n_bad = torch.minimum(bad, torch.maximum(n - right, torch.full_like(bad, n // 2)))
     quota = torch.stack([torch.minimum(right, n - n_bad), n_bad], 2) * used[..., None]
     return (groups >= 0) & (ranks < quota.flatten(1).gather(1, groups.clamp(min=0)))
@@ -281,7 +282,7 @@ class LabelContrast(Method):
     def head(self): return self.branch.decoder
 
     @property
-    def couples_images(self): return self.config.form != "released_within"
+    def couples_images(self): return self.config.form != "released_within" or self.config.sampling == "hard"
 
     def embed(self, images):
         "Unit rows (B, h·w, dim) and (h, w). The released l2_normalize never divides by less than 1e-6."

@@ -405,6 +405,7 @@ class GradientGuard:
             terms = loss(*arguments, **keywords)
             self.broken |= bool(non_finite({name: torch.as_tensor(value) for name, value in terms.items()}))
             return terms
+        if hasattr(loss, "no_sync"): loss_and_look.no_sync = loss.no_sync   # parts of a batch ask for it
         return loss_and_look
 
     def __call__(self, optimizer, *about):

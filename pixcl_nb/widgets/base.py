@@ -25,8 +25,10 @@ from IPython import get_ipython
 from ipywidgets.widgets import widget as ipywidgets_registry
 from matplotlib.colors import to_hex
 from PIL import Image
+from torch import nn
 
 from ..checks import atomic_write, check_finite, check_name, check_range, check_tensor
+from ..networks.encoding import colours_of
 from ..plots import figure_to_png, to_picture
 
 # %% ../../nbs/8_widgets/81_base.ipynb #38264853
@@ -130,21 +132,33 @@ def as_image(
 # %% ../../nbs/8_widgets/81_base.ipynb #7591eada
 def as_uint8_image(
     name:str, # the argument's name, for messages
-    value # whatever `as_image` takes
+    value, # whatever `as_image` takes
+    colours=None # (mean, std) of floats outside 0…1: the encoder's that is shown; None = ImageNet's
 ): # uint8 (3, H, W) tensor
     "One picture as whole numbers 0…255."
     image = as_image(name, value)
     if image.dtype == torch.uint8: return image
-    return torch.from_numpy((to_picture(image, name)[0] * 255).round()).to(torch.uint8).permute(2, 0, 1)
+    normalised = bool(image.min() < 0 or image.max() > 1)
+    picture = to_picture(image, name, colours if normalised else None)[0]
+    return torch.from_numpy((picture * 255).round()).to(torch.uint8).permute(2, 0, 1)
+
+def colours_among(
+    given # a module, a method, or a dictionary of such and of maps
+):
+    "The colours of the first network of what is shown; None where there is none."
+    values = given.values() if isinstance(given, dict) else [given]
+    networks = [getattr(value, "encoder", value) for value in values if isinstance(value, nn.Module)]
+    return colours_of(networks[0]) if networks else None
 
 # %% ../../nbs/8_widgets/81_base.ipynb #fd573df1
 def picture_uri(
     name:str, # the argument's name, for messages
     image, # whatever `as_image` takes
-    longest:int=1280 # pixels of the longer side that travel at most; None = all
+    longest:int=1280, # pixels of the longer side that travel at most; None = all
+    colours=None # as for `as_uint8_image`
 )->str:
     "An image as a PNG inside a data: address; a scaled-down one as a JPEG."
-    picture = Image.fromarray(as_uint8_image(name, image).permute(1, 2, 0).contiguous().numpy())
+    picture = Image.fromarray(as_uint8_image(name, image, colours).permute(1, 2, 0).contiguous().numpy())
     large = longest is not None and max(picture.size) > longest
     if large: picture.thumbnail((longest, longest), Image.Resampling.LANCZOS)
     buffer, kind = io.BytesIO(), "jpeg" if large else "png"

@@ -49,11 +49,13 @@ def named_pictures(
     name:str, # the argument's name, for messages
     value, # a data set, a dictionary name → image, a list of images, or a batch of them
     limit:int # take at most so many of a data set or a batch
-)->list: # of (name, uint8 (3, H, W), mask or None, class names or None)
+)->list: # of (name, uint8 (3, H, W), mask or None, (class names, labels that are no objects) or None)
     "What can be chosen from. `ValueError` or `TypeError` names what does not fit."
     if hasattr(value, "class_names"):
         count = min(limit, len(value))
-        return [(str(value.names[i]), *value[i], value.class_names) for i in range(count)]
+        declared = getattr(value, "background", None)
+        about = value.class_names, CopyPasteConfig.background if declared is None else tuple(declared)
+        return [(str(value.names[i]), *value[i], about) for i in range(count)]
     if not isinstance(value, dict):
         if not (torch.is_tensor(value) or isinstance(value, (list, tuple, np.ndarray))):
             raise TypeError(f"{name}: expected a data set, a dictionary or list of images, or a batch of "
@@ -69,11 +71,12 @@ def object_layers(
     mask, # (H, W) integer labels
     views, # the two Views
     class_names, # names of the classes
+    background=(), # labels that are no objects
     most:int=30 # keep the largest objects of the views
 )->dict: # query and key: uint8 (h, w) bytes, 0 = no object; names
     """The labelled objects that both views show, numbered from the largest, as `compose.object_masks`
     finds them."""
-    objects = object_map(mask[None])
+    objects = object_map(mask[None], background=background)
     maps = [resample_mask(objects, view.parameters, view.size)[0] for view in views]
     count = int(objects.max()) + 1
     pixels = torch.stack([torch.bincount(part.flatten(), minlength=count) for part in maps])
@@ -136,10 +139,8 @@ def view_picture(
     config:ViewConfig # that made it
 ): # uint8 (3, h, w)
     "A view as one looks at it: its normalisation taken back."
-    image = view.image
-    if (config.mean, config.std) != (ViewConfig.mean, ViewConfig.std):
-        image = image * torch.tensor(config.std)[:, None, None] + torch.tensor(config.mean)[:, None, None]
-    pixels = torch.from_numpy(to_picture(image)[0].transpose(2, 0, 1).copy())
+    picture = to_picture(view.image, colours=(config.mean, config.std))
+    pixels = torch.from_numpy(picture[0].transpose(2, 0, 1).copy())
     return (pixels * 255).round().to(torch.uint8)
 
 # %% ../../nbs/8_widgets/84_copy_paste.ipynb #6d49d22b
@@ -147,11 +148,13 @@ class StudioViews(StudioChecks):
     "The two views of every picture."
     def _make_entries(self, pictures, config, generator):
         "Views of every picture, kept here; and what the browser gets of them."
-        self._views, entries = {}, {}
-        for name, image, mask, class_names in pictures:
+        self._views, self._background, entries = {}, CopyPasteConfig.background, {}
+        self._colours = config.mean, config.std
+        for name, image, mask, about in pictures:
             pair = [random_view(image[None], config, generator) for _ in range(2)]
             self._views[name] = pair
-            objects = None if mask is None else object_layers(mask, pair, class_names)
+            objects = None if mask is None else object_layers(mask, pair, *about)
+            if mask is not None: self._background = about[1]
             query, key = (picture_uri(name, view_picture(view, config), longest=None) for view in pair)
             entries[name] = dict(name=name, query=query, key=key, objects=objects)
         return entries
@@ -254,7 +257,10 @@ class StudioSettings(StudioLines):
         spans = {word: tuple(sorted(part[word] for part in (self.query, self.key)))
                  for word in ("area", "aspect")}
         if self.shape_and_object()[0] == "object":
-            return f'config = CopyPasteConfig(size={self._extent()}, shape="object", stride={self.stride})'
+            background = self._background
+            more = "" if background == CopyPasteConfig.background else f", background={background}"
+            return (f'config = CopyPasteConfig(size={self._extent()}, shape="object", '
+                    f'stride={self.stride}{more})')
         try: CopyPasteConfig(size=tuple(self.size), **spans, position=self.position, stride=self.stride)
         except ValueError:
             return (f"# CopyPasteConfig refuses these blocks: one may be thinner than the stride of "
@@ -285,11 +291,12 @@ def draw_side(
     picture, # (1, 3, h, w) normalised
     mask, # (1, h, w) bool
     stride:int, # of the cells
-    title:str # "query" | "key"
+    title:str, # "query" | "key"
+    colours=None # (mean, std) by which the picture was normalised; None = ImageNet's
 ):
     "A composed picture, the outline of its mask, and its cells: dots inside, crosses outside."
     cells = mask_at_stride(mask, stride)[0]
-    axis.imshow(to_picture(picture)[0])
+    axis.imshow(to_picture(picture, colours=colours)[0])
     axis.contour(mask[0].numpy(), [.5], colors="w", linewidths=1.5)
     centres = (np.minimum(np.arange(count) * stride + stride // 2, side - 1)
                for count, side in zip(cells.shape, mask.shape[1:]))
@@ -384,8 +391,8 @@ def picture(self):
     "Query and key with their cells, and the pairs the loss makes."
     query, key, query_mask, key_mask = self.compose()
     figure, axes = new_figure(1, 3, 8, self.size[0] / self.size[1], room=.25)
-    draw_side(axes[0], query, query_mask, self.stride, "query")
-    draw_side(axes[1], key, key_mask, self.stride, "key")
+    draw_side(axes[0], query, query_mask, self.stride, "query", self._colours)
+    draw_side(axes[1], key, key_mask, self.stride, "key", self._colours)
     draw_pairs(axes[2], *(mask_at_stride(mask, self.stride)[0] for mask in (query_mask, key_mask)))
     return figure
 

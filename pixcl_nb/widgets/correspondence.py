@@ -17,8 +17,9 @@ import traitlets
 from ..checks import check_name, check_range, check_tensor
 from ..networks.encoding import encode_images, looks_at
 from ..positives.matching import geometric_positions, view_size
-from ..plots import new_figure, to_picture
-from .base import PixelWidget, as_image, check_fit, check_state_size, named_entries
+from ..plots import new_figure
+from .base import (
+    as_uint8_image, check_fit, check_state_size, colours_among, named_entries, PixelWidget)
 from .base import picture_uri, quantise, uri_picture
 
 # %% ../../nbs/8_widgets/82_correspondence.ipynb #31fa3c16
@@ -577,14 +578,13 @@ def given_features(
 # %% ../../nbs/8_widgets/82_correspondence.ipynb #e12fd84a
 def read_images(
     image_a, # what `as_image` takes
-    image_b # the same
+    image_b, # the same
+    colours=None # (mean, std) of floats outside 0…1; None = ImageNet's
 ): # two uint8 (3, H, W), and what travels of them: image_a, image_b, size_a, size_b
     "Both images as the encoders and the browser want them."
     images, shown = [], {}
     for side, value in (("a", image_a), ("b", image_b)):
-        image = as_image(f"image_{side}", value)
-        picture = torch.from_numpy((to_picture(image, f"image_{side}")[0] * 255).round())
-        images.append(picture.permute(2, 0, 1).to(torch.uint8))
+        images.append(as_uint8_image(f"image_{side}", value, colours))
         shown[f"image_{side}"] = picture_uri(f"image_{side}", images[-1])
         shown[f"size_{side}"] = list(images[-1].shape[-2:])
     return images, shown
@@ -683,7 +683,8 @@ class CorrespondenceExplorer(PixelStart):
         presets=None, # list of dicts (name, sentence, traits to set); None = chosen by rules; () = none
         **traits # k, opacity, strongest, upsampling, text, theme, label, …
     ):
-        images, shown = read_images(image_a, image_b)
+        shown_by = encoder if encoder is not None else features_a
+        images, shown = read_images(image_a, image_b, colours_among(shown_by))
         layers = as_layers(images, given_features(features_a, features_b, encoder), size)
         truth = as_truth(truth, shown["size_a"], shown["size_b"])
         super().__init__(**shown, layers=layers, truth=truth, layer=layers[0]["name"], other=other, **traits)

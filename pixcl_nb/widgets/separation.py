@@ -14,13 +14,14 @@ import torch.nn.functional as F
 import traitlets
 
 from ..checks import check_name, check_range
-from ..images.cells import mask_at_stride
+from ..images.cells import mask_at_stride, mean_in_cells
 from ..images.compositor import CopyPaste
 from ..evaluation.separation import separability
 from ..networks.encoding import encode_images, evaluating
 from ..plots import new_figure
 from .base import PixelWidget, as_image, as_mask, as_uint8_image, check_arguments, check_fit
-from .base import check_state_size, named_entries, picture_uri, quantise, uri_picture
+from .base import (
+    check_state_size, colours_among, named_entries, picture_uri, quantise, uri_picture)
 
 # %% ../../nbs/8_widgets/85_separation.ipynb #67201c1e
 IGNORED = 255
@@ -73,10 +74,8 @@ def mask_cells(
     known = mask != IGNORED if whole else torch.ones_like(mask, dtype=torch.bool)
     share = torch.where(known, mask, 0).float()
     if tuple(mask.shape) != tuple(grid):
-        tall, wide = (grid[0] * step[0], grid[1] * step[1]) if step else mask.shape
-        pad = (0, max(0, round(wide) - mask.shape[1]), 0, max(0, round(tall) - mask.shape[0]))
-        pooled = lambda part: F.adaptive_avg_pool2d(F.pad(part.float(), pad)[None, None], grid)[0, 0]
-        share, known = pooled(share), pooled(known)
+        covered = [round(cells * pixels) for cells, pixels in zip(grid, step)] if step else None
+        share, known = mean_in_cells(torch.stack([share, known.float()])[None], grid, covered)[0]
         share = share / known.clamp_min(1e-6)
     return torch.where(known > 0, (share >= .5 - 1e-6).to(torch.uint8), IGNORED).to(torch.uint8)
 
@@ -348,7 +347,7 @@ class SeparationExplorer(SeparationMask):
     ):
         check_name("of", of, ["encoder", "projection"])
         check_arguments(type(self), traits)
-        uri, image, mask, paired = self._take(image, mask, foreground, index)
+        uri, image, mask, paired = self._take(image, mask, foreground, index, features)
         layers = self._layers(features, image, mask, of, size, paired)
         extent = list(image.shape[-2:])
         super().__init__(image=uri, size=extent, layers=layers, layer=layers[0]["name"])
@@ -357,7 +356,7 @@ class SeparationExplorer(SeparationMask):
         self.describe()
 
 # %% ../../nbs/8_widgets/85_separation.ipynb #614a4256
-def _take(self, image, mask, foreground, index):
+def _take(self, image, mask, foreground, index, features):
     "Picture for the browser, image for an encoder, mask, and whether they are of a pair."
     paired = isinstance(image, CopyPaste)
     if paired:
@@ -365,8 +364,9 @@ def _take(self, image, mask, foreground, index):
         check_range("index", index, 0, len(image.query) - 1)
         image, mask = image.query[index], image.query_mask[index]
     if mask is None: raise ValueError("mask: give the foreground of the image, (H, W) bool")
-    uri = picture_uri("image", image)
-    image = as_image("image", image) if paired else as_uint8_image("image", image)
+    colours = colours_among(features)
+    uri = picture_uri("image", image, colours=colours)
+    image = as_image("image", image) if paired else as_uint8_image("image", image, colours)
     return uri, image, foreground_of(mask, foreground, tuple(image.shape[-2:])), paired
 
 def _layers(self, features, image, mask, of, size, paired):
