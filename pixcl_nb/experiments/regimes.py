@@ -259,9 +259,10 @@ STEPS = {"densecl": 1000, "auxiliary": 700}
 NOT_SEEN = dict(seed=SEEDS, split=["test"], tune_colour=[.4])
 SWEEPS = {
     "recipes": [replace(one, **how) for how in TUNINGS for one in arms(labels=[20])],
-    "headline": arms(labels=[20, 40], **NOT_SEEN),
-    "plain": arms(labels=[20, 40], seed=SEEDS, split=["test"]),
-    "fewest": arms(labels=[10], **NOT_SEEN),
+    "headline": arms(labels=[20], **NOT_SEEN),
+    "more labels": arms(labels=[40, 60], **NOT_SEEN),
+    "fewer labels": arms(labels=[10], **NOT_SEEN),
+    "plain": arms(labels=[20], seed=SEEDS, split=["test"]),
     "views": grid(
         world=["adversarial", "natural"], method=[None, "moco"], views=["gentle", "strong"],
         scenes=[240], steps=[300], labels=[40], **NOT_SEEN),
