@@ -5,7 +5,7 @@ STAMP := .venv/.installed
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export MPLBACKEND := agg
 ARGS ?=
-JOBS ?= 2
+JOBS ?= 4
 
 .PHONY: export course docs help install demo lab test test-all bench clean
 help:
@@ -36,7 +36,7 @@ demo: $(STAMP)
 lab: $(STAMP)
 	$(BIN)/jupyter lab nbs/index.ipynb
 
-# Two workers share the files and, at the end, the notebooks; a table of CPU seconds follows. More cores: make test JOBS=4
+# Four workers share the files and, at the end, the notebooks: on two cores too, since a third of the time a test waits for a browser or a sandbox. A table of CPU seconds follows. More cores: make test JOBS=16
 test: $(STAMP)
 	$(BIN)/python -m pytest tests -n $(JOBS) $(ARGS)
 

@@ -154,6 +154,15 @@ def library_folder()->Path:
     import pixcl_nb
     return Path(pixcl_nb.__file__).resolve().parent
 
+# %% ../nbs/01_checks.ipynb #5a87576a
+def shipped_folder(
+    name:str # a folder's name in the repository: data_samples, nbs
+)->Path:
+    """A folder that comes with the library: inside the package where a wheel was installed, beside it in a
+    checkout."""
+    inside = library_folder()/name
+    return inside if inside.is_dir() else library_folder().parent/name
+
 # %% ../nbs/01_checks.ipynb #b366ffa9
 def cache_folder():
     """Where this user's generated files live: $PIXCL_NB_CACHE, else $XDG_CACHE_HOME/pixcl_nb, else

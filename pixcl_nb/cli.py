@@ -30,7 +30,9 @@ from .images.pairs import load_pairs
 from .images.scenes import SAMPLE_SPLITS, write_samples
 from .experiments.bench import DemoConfig
 from .experiments.demo import run_demo
-from .networks.encoders import create_encoder, load_checkpoint
+from .experiments.lessons import copy_lessons, open_lab
+from .networks.encoders import create_encoder
+from .networks.weights import load_checkpoint, plain_state
 from .evaluation.protocols import about, evaluate, EvaluationReport, PROTOCOLS
 from .evaluation.score import boundary_quality, Items, SegmentationResult
 from .networks.encoding import frozen
@@ -39,7 +41,7 @@ from .images.inspection import inspect_data, save_contact_sheet, write_proposal
 from .evaluation.keypoints import pck_keypoints, pck_pairs
 from .methods.contract import METHODS
 from .experiments.recipes import (
-    FINETUNES, RECIPES, dry_run, finetune_values, recipe, recipe_bill, recipe_text, recipe_values)
+    FINETUNES, RECIPES, dry_run, finetune_values, recipe, recipe_bill, recipe_text, recipe_values, scaling)
 from .experiments.runs import (
     RunConfig, layered, load_run, merged, nested, read_config, replay_run, rerun, run, run_config, value_of)
 from .precision import PRECISIONS
@@ -218,8 +220,11 @@ def add_recipes(parser):
         "--dry-run", type=int, nargs="?", const=2, metavar="STEPS",
         help="train so many steps on noise at full size")
     parser.add_argument(
+        "--gpus", type=int, metavar="N",
+        help="for the cost: also what N GPUs say to each other, and how fast they are then (our estimate)")
+    parser.add_argument(
         "--batch-size", type=int, metavar="N",
-        help="of the dry run; default: the recipe's on a GPU, 4 on a CPU")
+        help="of the dry run (default: the recipe's on a GPU, 4 on a CPU); with --gpus: images of each GPU")
     add_threads(parser)
 
 # %% ../nbs/9_experiments/97_cli.ipynb #4768a921
@@ -232,8 +237,12 @@ def recipes_command(arguments):
             say(f"{name:20} {one.title}{needs}")
         for name, (title, _) in FINETUNES.items(): say(f"{name:20} {title} (for `pixcl evaluate --recipe`)")
         return say("auxiliary contrast: none; no code was released and the paper's settings are unknown")
+    if arguments.gpus is not None and not arguments.cost:
+        raise ValueError("gpus: is a question of the cost; add --cost")
     if not arguments.cost and not arguments.dry_run: return say(recipe_text(arguments.name))
-    if arguments.cost: say(recipe_bill(arguments.name, arguments.precision))
+    if arguments.cost and arguments.gpus is not None:
+        say(scaling(arguments.name, arguments.gpus, arguments.batch_size, arguments.precision))
+    elif arguments.cost: say(recipe_bill(arguments.name, arguments.precision))
     if arguments.dry_run:
         config = run_config(recipe_values(arguments.name))
         say(dry_run(config, arguments.batch_size, arguments.dry_run))
@@ -244,7 +253,8 @@ COMMANDS["recipes"] = Command(
     (
         "pixcl recipes",
         "pixcl recipes densecl-coco > my.yaml",
-        "pixcl recipes cp2-imagenet --cost --precision bf16"),
+        "pixcl recipes cp2-imagenet --cost --precision bf16",
+        "pixcl recipes moco-imagenet --cost --gpus 64"),
     add_recipes,
     recipes_command)
 
@@ -350,15 +360,36 @@ def add_encoder(parser):
     parser.add_argument("--encoder", metavar="NAME", help="for a file: pixcl_tiny (default) or a timm name")
     parser.add_argument(
         "--output-stride", type=int, metavar="N", help="pixels per feature cell; default: as trained")
-    parser.add_argument("--pretrained", action="store_true", help="timm's own weights (downloaded)")
+    parser.add_argument(
+        "--pretrained", nargs="?", const=True, default=False, choices=["package"],
+        help="timm's own weights (downloaded); --pretrained package: those of an installed package")
+    parser.add_argument(
+        "--layer", nargs="+", metavar="LAYER",
+        help="stride or name of a layer (a transformer: number of a block); several are joined")
     parser.add_argument("--network", metavar="WORD", help="which of several networks in a file, e.g. teacher")
 
 # %% ../nbs/9_experiments/97_cli.ipynb #89c06229
+def layers_of(arguments):
+    "What --layer says, as create_encoder takes it: numbers as numbers, one alone, several as a list."
+    words = [int(word) if word.lstrip("-").isdigit() else word for word in arguments.layer or ()]
+    return words[0] if len(words) == 1 else words or None
+
+def encoder_of_run(method, config, stride, layer):
+    "A run's encoder; with another stride or layer a new one with the same tensors."
+    if layer is None and stride in (None, method.encoder.stride): return method.encoder
+    stride = stride or config.output_stride
+    encoder = create_encoder(config.encoder, stride, layer=layer, **config.encoder_options)
+    for name, tensor in plain_state(encoder).items(): tensor.copy_(plain_state(method.encoder)[name])
+    for name in ("mean", "std", "weights"): setattr(encoder, name, getattr(method.encoder, name))
+    return encoder
+
+# %% ../nbs/9_experiments/97_cli.ipynb #7434537c
 def asked_encoder(arguments)->tuple:
     "(encoder, its name, decoder or None, the run's configuration or None)."
     source, stride = arguments.source or arguments.checkpoint, arguments.output_stride
+    layer = layers_of(arguments)
     if not source or not Path(source).is_dir():
-        encoder = create_encoder(arguments.encoder or "pixcl_tiny", stride, pretrained=arguments.pretrained)
+        encoder = create_encoder(arguments.encoder or "pixcl_tiny", stride, arguments.pretrained, layer)
         report = load_checkpoint(encoder, source, network=arguments.network) if source else None
         if report and report.plain: say(report)                # anything else has been said while loading
         return encoder, arguments.encoder or "pixcl_tiny", None, None
@@ -366,13 +397,8 @@ def asked_encoder(arguments)->tuple:
         raise ValueError(f"encoder: {source} is a run's folder, which says itself which encoder it has; "
                          "leave --encoder and --pretrained out")
     method, config = load_run(source)
-    encoder = method.encoder
-    if stride and stride != encoder.stride:                # the same tensors, other strides and dilations
-        encoder = create_encoder(config.encoder, stride, **config.encoder_options)
-        encoder.load_state_dict(method.encoder.state_dict())
-        encoder.mean, encoder.std, encoder.weights = (
-            getattr(method.encoder, name) for name in ("mean", "std", "weights"))
-    return encoder, config.encoder, method.head, config
+    encoder = encoder_of_run(method, config, stride, layer)
+    return encoder, config.encoder, method.head if layer is None else None, config
 
 # %% ../nbs/9_experiments/97_cli.ipynb #b4cdccf7
 def add_labels(parser):
@@ -587,6 +613,28 @@ COMMANDS["claims"] = Command(
     add_claims,
     claims_command)
 
+# %% ../nbs/9_experiments/97_cli.ipynb #3e34a431
+def add_lessons(parser): parser.add_argument("folder", metavar="FOLDER", help="where to; made if need be")
+
+def lessons_command(arguments):
+    "pixcl lessons"
+    written, kept = copy_lessons(arguments.folder)
+    say(f"{arguments.folder}: {len(written)} files written")
+    if kept: say(f"kept as they were, {len(kept)} that lay there: {', '.join(map(str, kept[:4]))}"
+                 + (" …" if len(kept) > 4 else ""))
+
+COMMANDS["lessons"] = Command(
+    "copy the walkthroughs and the guide into a folder", ("pixcl lessons ~/pixcl",), add_lessons,
+    lessons_command)
+
+def add_lab(parser):
+    parser.add_argument("folder", nargs="?", metavar="FOLDER",
+                        help="of the lessons; default: a checkout's notebooks, else ./pixcl_lessons")
+
+COMMANDS["lab"] = Command(
+    "open JupyterLab at the first lesson", ("pixcl lab", "pixcl lab ~/pixcl"), add_lab,
+    lambda arguments: open_lab(arguments.folder))
+
 # %% ../nbs/9_experiments/97_cli.ipynb #39f27dbe
 CODES = (
     "exit codes: 0 done; 1 refused or failed, with one line on stderr; 2 wrong usage; 3 checked and not as it"
@@ -617,8 +665,11 @@ EXPECTED = (ValueError, TypeError, RuntimeError, OSError, ImportError, MemoryErr
 def main(
     words=None # the command line without the program's name; None = sys.argv
 )->int:
-    "Run one command. Errors are one line on stderr; the exit codes are in `pixcl --help`."
-    arguments = build_parser().parse_args(words)
+    """Run one command; without one, say which there are. Errors are one line on stderr; the exit codes are in
+    `pixcl --help`."""
+    parser = build_parser()
+    if not (sys.argv[1:] if words is None else words): return parser.print_help() or 0
+    arguments = parser.parse_args(words)
     # where a method of one's own (module:Class) may lie
     if os.getcwd() not in sys.path: sys.path.append(os.getcwd())
     try: return arguments.run(arguments) or 0
@@ -630,7 +681,9 @@ def main(
             f"pixcl {arguments.command}: {' '.join(str(error).split()) or type(error).__name__}",
             file=sys.stderr)
         return 1
-    except KeyboardInterrupt: return 130
+    except KeyboardInterrupt:
+        print(f"pixcl {arguments.command}: stopped by Ctrl-C", file=sys.stderr)
+        return 130
 
 # %% ../nbs/9_experiments/97_cli.ipynb #d5d310cd
 if __name__ == "__main__" and "ipykernel" not in sys.modules and "execnb" not in sys.modules: sys.exit(main())

@@ -12,7 +12,8 @@ from safetensors.torch import save_file
 
 from pixcl_nb.experiments.export import export_encoder
 from pixcl_nb.experiments.runs import save_encoder
-from pixcl_nb.networks.encoders import create_encoder, load_checkpoint, plain_state, sample_encoder
+from pixcl_nb.networks.encoders import create_encoder
+from pixcl_nb.networks.weights import load_checkpoint, plain_state, sample_encoder
 
 
 def network(seed, name="resnet18", **options):

@@ -123,6 +123,41 @@ def test_steps_take_turns():
     assert "".join(order) == "baab" * 3 + "ba" and {len(t) for t in found.values()} == {4}
 
 
+def test_all_arms_may_begin_with_a_files_weights(bench, tmp_path):
+    from pixcl_nb.experiments.claims import new_method
+    from pixcl_nb.networks.encoders import create_encoder
+    from pixcl_nb.networks.weights import plain_state
+    begun = []
+    for number in range(2):
+        torch.manual_seed(number + 7)
+        weights = create_encoder("pixcl_tiny").state_dict()
+        torch.save(weights, tmp_path / "w.pth")                                    # the same name, other weights
+        other = Bench(dataclasses.replace(bench.config, start=str(tmp_path / "w.pth")), tmp_path, **quiet)
+        for arm in ("random", "densecl"):
+            found = plain_state(new_method(other, ARMS[arm], 0).encoder)
+            assert all(torch.equal(found[name], value) for name, value in weights.items())
+        begun.append(other.settings("steps"))
+    assert begun[0] != begun[1] and "start" not in bench.settings("steps")
+    assert "--start" in claim_command_line(other.config, "densecl_probe", "laptop")
+
+
+def test_clusters_of_an_existing_network_against_their_controls(bench, tmp_path):
+    from pixcl_nb.experiments.claims import extracted_encoder, extracted_labels, extractor_probe, first_encoder
+    bench = Bench(dataclasses.replace(bench.config, size=(64, 64), crop=32, budgets=(2, 4)), tmp_path, **quiet)
+    bench.train, bench.test = bench.train.subset(range(16)).cache(), bench.test.subset(range(6)).cache()
+    row = claim_row(bench, "extractor_probe", "small")
+    assert len(row["values"]) == 5 * 2 and all(0 <= value[0] <= 1 for value in row["values"].values())
+    assert set(row["against"]) == {"start", "augmentation", "noise", "extractor"}
+    begun, trained = first_encoder(bench.config, 0).state_dict(), {name: extracted_encoder(bench, name, 0).state_dict() for name in ("augmentation", "noise", "clusters")}
+    for state in trained.values(): assert not torch.equal(state["stem.0.weight"], begun["stem.0.weight"])
+    assert not torch.equal(trained["noise"]["stem.0.weight"], trained["clusters"]["stem.0.weight"])
+    quality = {name: extracted_labels(bench, name, 0).quality(bench.train) for name in ("noise", "clusters")}
+    assert quality["clusters"]["v_measure"] > quality["noise"]["v_measure"] + .05
+    places = extracted_labels(bench, "augmentation", 0)
+    shared = set(places[0].flatten().tolist()) & set(places[1].flatten().tolist())
+    assert not shared and places.k == 16 * len(bench.train)                          # 64 pixels a side, squares of 16
+
+
 def test_every_row_says_what_it_claims():
     for name, row in ROWS.items(): assert row.claim and row.paper and row.measure and row.work.__doc__, name
 

@@ -13,7 +13,8 @@ import yaml
 
 from pixcl_nb.cli import COMMANDS, Command, asked_options, build_parser, field_comments, given_fields, main
 from pixcl_nb.images.scenes import write_samples
-from pixcl_nb.networks.encoders import create_encoder, load_checkpoint
+from pixcl_nb.networks.encoders import create_encoder
+from pixcl_nb.networks.weights import load_checkpoint
 from pixcl_nb.evaluation.protocols import PROTOCOLS
 from pixcl_nb.experiments.runs import RunConfig
 from pixcl_nb.training.checkpoints import last_checkpoint
@@ -130,6 +131,8 @@ def test_recipes(capsys):
     code, out, _ = told("recipes", capsys)
     assert code == 0 and "cp2-quick-imagenet" in out and "auxiliary contrast: none" in out
     assert yaml.safe_load(told("recipes label-voc", capsys)[1])["method"] == "label_contrast"
+    assert "gpus: is a question of the cost; add --cost" in told("recipes moco-imagenet --gpus 64", capsys)[2]
+    assert "96 processes cannot share equally" in told("recipes moco-imagenet --cost --gpus 96", capsys)[2]
 
 
 def test_pretrain_writes_the_whole_configuration(trained, samples):

@@ -14,7 +14,8 @@ from PIL import Image
 
 from browser import find_chromium, no_browser, open_widget  # noqa: F401  (a fixture)
 from pixcl_nb.images.pairs import load_pairs, stereo_pair
-from pixcl_nb.networks.encoders import create_encoder, sample_encoder
+from pixcl_nb.networks.encoders import create_encoder
+from pixcl_nb.networks.weights import sample_encoder
 from pixcl_nb.widgets import CorrespondenceExplorer
 from pixcl_nb.widgets.base import uri_picture
 from pixcl_nb.widgets.correspondence import joint_bilateral, strongest_level, text_link

@@ -15,7 +15,7 @@ from pixcl_nb.experiments.bench import demo_data, DemoConfig, stored_result, unt
 from pixcl_nb.experiments.demo import run_demo, separation
 from pixcl_nb.training.checkpoints import last_checkpoint, read_checkpoint
 
-TINY = dict(steps=12, batch_size=4, crop=64, finetune_steps=2, labels=12)
+TINY = dict(steps=12, batch_size=4, crop=64, finetune_steps=2, labels=4)
 quiet = dict(say=lambda text: None, progress=False)
 
 

@@ -213,7 +213,7 @@ def test_every_public_name_is_in_the_reference(site, name):
 def test_parameters_are_described_and_fields_and_methods_too(site):
     "Some entries word by word, so that the test above cannot pass by comparing nothing with nothing."
     text = lambda name, of: squeezed(BeautifulSoup((site / "api" / f"{name}.html").read_text(encoding="utf-8"), "html.parser").find(id=of).parent.get_text())
-    assert squeezed("temperature float τ, above 0") in text("losses.infonce", "pixcl_nb.losses.infonce.info_nce")
+    assert squeezed("temperature τ, above 0: a number, or a scalar tensor that may be learned") in text("losses.infonce", "pixcl_nb.losses.infonce.info_nce")
     assert squeezed("flip float probability of a left-right flip") in text("images.views", "pixcl_nb.images.views.ViewConfig")
     assert squeezed("returns dict data: h·w·C int8 in row-major cells") in text("widgets.base", "pixcl_nb.widgets.base.quantise")
     assert squeezed("query_mask (B, h, w) bool") in text("methods.cp2", "pixcl_nb.methods.cp2.CP2.terms")

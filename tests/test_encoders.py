@@ -8,9 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pixcl_nb.networks.encoders import (
-    ASPPHead, DenseProjector, FCNHead, Projector, create_encoder, load_checkpoint, plain_state,
-    read_checkpoint)
+from pixcl_nb.networks.encoders import ASPPHead, DenseProjector, FCNHead, Projector, create_encoder
+from pixcl_nb.networks.weights import load_checkpoint, plain_state, read_checkpoint
 
 
 def convolutions(network): return [(m.kernel_size, m.stride, m.dilation, m.padding, m.in_channels, m.out_channels) for m in network.modules() if isinstance(m, nn.Conv2d)]

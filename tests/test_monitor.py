@@ -336,7 +336,7 @@ def test_a_killed_run_of_this_machine_is_gone_at_once(tmp_path, dead, state, age
 def test_a_zombie_and_a_number_that_was_given_away_again_are_gone(dead):
     child = os.fork()
     if child == 0: os._exit(0)
-    time.sleep(.2)                                                                      # ended, and not yet waited for
+    os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)                                 # ended, and still to be waited for
     try: assert process_is_gone({**process_facts(), "pid": child, "born": process_birth(child)[1]}) is True
     finally: os.waitpid(child, 0)
     assert process_is_gone({**process_facts(), "born": (process_birth(os.getpid())[1] or 2) - 1}) is True

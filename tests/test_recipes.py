@@ -7,8 +7,9 @@ import yaml
 
 from pixcl_nb.methods.contract import METHODS
 from pixcl_nb.experiments.recipes import (
-    FINETUNES, MACHINES, RECIPES, bill, dry_run, few_images, finetune_values, recipe, recipe_bill,
-    recipe_text, recipe_values, shrunk, step_cost)
+    FINETUNES, LINKS, MACHINES, RECIPES, Exchange, Links, StepCost, bill, collectives, count_exchange, dry_run,
+    efficiency, few_images, finetune_values, on_gpus, recipe, recipe_bill, recipe_text, recipe_values, scaling,
+    seconds_of, shrunk, step_cost)
 from pixcl_nb.experiments.runs import merged, run_config
 
 TAG = re.compile(r"^\[(code|paper|third party|recall|ours)\]")
@@ -121,3 +122,61 @@ def test_the_published_hours_of_moco_come_out():
 def test_few_images_leave_groups_of_normalisation():
     config = run_config(recipe_values("moco-imagenet"))
     assert few_images(config, 4).settings.batch_norm == "plain" and few_images(config, 256) is config
+
+
+def test_the_arithmetic_of_densecl_is_counted_in_a_fresh_process():
+    "The offset of a cell is measured by a gradient of its own, which FlopCounterMode refuses; it is measured before."
+    import subprocess, sys
+    words = """from pixcl_nb.experiments.recipes import recipe_values, shrunk, step_cost
+from pixcl_nb.experiments.runs import run_config
+assert step_cost(run_config(shrunk(recipe_values("densecl-imagenet")))).flops > step_cost(run_config(shrunk(recipe_values("moco-imagenet")))).flops"""
+    subprocess.run([sys.executable, "-c", words], check=True, timeout=300)
+
+
+EXCHANGE = Exchange(weights=14_000_000, keys=128, queues=1, pixels=1000, outputs=24, tensors=2, layers=3, channels=40)
+
+def test_what_is_said_in_a_step_by_hand():
+    "Four GPUs of 2 images: a ring sends 2·3/4 = 1.5 times what it adds up; a gather sends one's own to 3 others."
+    assert collectives(EXCHANGE, 2, 4) == {"gradient": (3, 84e6), "keys": (1, 4 * 128 * 2 * 3)}                  # 56 MB are three buckets of 25 MiB
+    assert collectives(EXCHANGE, 2, 4, "split") == collectives(EXCHANGE, 2, 4)
+    assert collectives(EXCHANGE, 2, 4, "shuffle")["shuffle"] == (3, 4 * 1024 * 2 * 3)                            # images, and two tensors back
+    assert collectives(EXCHANGE, 2, 4, "sync")["statistics"] == (18, 6 * 4 * 40 * 1.5)
+    assert all(said == (0, 0) for said in collectives(EXCHANGE, 2, 1, "shuffle").values())
+
+
+def test_seconds_and_efficiency_by_hand():
+    links = Links(inside=100., across=10., source="[ours]", node=4, reached=.5, latency=1.)
+    assert seconds_of((2, 150.), 4, links) == 150 / 50 + 2 * 2 * 2 * 1.                                          # log2 of 4 is 2
+    assert seconds_of((2, 150.), 8, links) == 150 / 5 + 2 * 2 * 3 * 1.
+    quick = Links(inside=100., across=10., source="[ours]", node=4, reached=.5, latency=0.)
+    assert efficiency({"gradient": (1, 100.), "keys": (1, 50.)}, 6., 4, quick) == 6 / 7                          # 2 s of gradient hide behind 3 s
+    assert efficiency({"gradient": (1, 100.), "keys": (1, 50.)}, 2., 4, quick) == 2 / 4                          # 1 of 2 s hides
+    assert efficiency({"gradient": (1, 100.), "keys": (1, 50.)}, 2., 8, quick) < 2 / 20
+
+
+def test_a_recipe_on_many_gpus_by_hand():
+    cost = StepCost(1e9, 5., 7)
+    found = scaling("moco-imagenet", 8, cost=cost, exchange=EXCHANGE)
+    assert (found.gpus, found.share, found.batch_norm) == (8, 32, "shuffle") and set(found.left) == set(MACHINES) == set(LINKS)
+    assert found.said == collectives(EXCHANGE, 32, 8, "shuffle")
+    machine, steps = MACHINES["a100"], 200 * (1_281_167 // 256)
+    alone = 256e9 * steps / (8 * machine.peak * machine.share) / 3600
+    assert found.hours["a100"] == pytest.approx(alone / found.left["a100"]) and 0 < found.left["a100"] < 1
+    large = scaling("moco-imagenet", 1024, 32, cost=cost, exchange=EXCHANGE)                                     # another batch: fewer steps an epoch
+    assert large.hours["a100"] * large.left["a100"] == pytest.approx(alone * 8 / 1024, rel=.01) and large.left["a100"] < found.left["a100"]
+    assert "1,024 GPUs, 32 images each, batch_norm=shuffle" in repr(large) and "our estimate" in repr(large)
+    assert scaling("label-voc", 4, cost=cost, exchange=EXCHANGE).said.keys() == {"gradient", "keys"}
+    assert on_gpus("moco-imagenet", 4).settings.batch_norm == "split" and on_gpus("densecl-coco", 16, 32, "bf16").train.precision == "bf16"
+    with pytest.raises(ValueError, match="96 processes cannot share equally; start another number, or give --batch-size"): scaling("moco-imagenet", 96)
+    for gpus, share in ((0, None), (8, 0)):
+        with pytest.raises(ValueError, match="out of range"): on_gpus("moco-imagenet", gpus, share) if share is None else scaling("moco-imagenet", gpus, share)
+
+
+def test_the_exchange_of_small_methods_is_counted():
+    small = {"view": {"size": 32}, "queue_size": 64, "dim": 16}
+    moco = count_exchange(run_config({"method": "moco", "settings": small, "train": {"steps": 1}}))
+    dense = count_exchange(run_config({"method": "densecl", "settings": {**small, "negatives": "matched"}, "train": {"steps": 1}}))
+    assert (moco.keys, moco.queues, moco.pixels, moco.outputs, moco.tensors) == (16, 1, 3 * 32 * 32, 16, 1)
+    assert (dense.keys, dense.queues, dense.tensors) == (16 + 16 * 16, 2, 3) and dense.weights > moco.weights     # 4×4 cells, each with a key
+    label = count_exchange(run_config({"method": "label_contrast", "settings": {"view": {"size": 32}}, "train": {"steps": 1}}))
+    assert (label.keys, label.queues, label.pixels, label.outputs) == (0, 0, 0, 0) and label.weights > 0

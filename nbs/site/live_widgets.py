@@ -6,7 +6,8 @@ import torch
 from pixcl_nb.images.compositor import CopyPasteConfig, copy_paste
 from pixcl_nb.images.data import load_data
 from pixcl_nb.images.pairs import load_pairs, load_photos, stereo_pair
-from pixcl_nb.networks.encoders import create_encoder, sample_encoder
+from pixcl_nb.networks.encoders import create_encoder
+from pixcl_nb.networks.weights import sample_encoder
 from pixcl_nb.networks.encoding import encode
 from pixcl_nb.methods.contract import create_method
 from pixcl_nb.training.settings import TrainConfig

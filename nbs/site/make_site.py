@@ -25,7 +25,7 @@ NBS = ROOT / "nbs"
 GUIDE = ["glossary", "which_method", "own_data", "own_method", "scaling", "install", "scope"]             # their order; what else lies in nbs/guide follows
 CHAPTERS = {"1_images": "1 Images", "2_networks": "2 Networks", "3_positives": "3 Positives", "4_losses": "4 Losses", "5_methods": "5 Methods", "6_training": "6 Training",
             "7_evaluation": "7 Evaluation", "8_widgets": "8 Widgets", "9_experiments": "9 Experiments", "": "Shared by all chapters", "course": "Course"}    # folder of nbs/ → its caption
-STARTED = ["start_here", "densecl", "cp2", "label_contrast", "auxiliary_contrast", "comparison", "explore", "claims", "results"]
+STARTED = ["start_here", "densecl", "cp2", "label_contrast", "auxiliary_contrast", "comparison", "shortcut", "regimes", "from_imagenet", "explore", "claims", "results"]
 
 
 def settings():
@@ -80,7 +80,9 @@ class Links:
 
     def one(self, found, home, page):
         picture, words, (target, mark, anchor) = found[1], found[2], found[3].partition("#")
-        if not target or re.match(r"[a-z]+:", found[3]): return found[0]
+        if re.match(r"#?[a-z]+:", found[3]): return found[0]
+        anchor = anchor.lower()                                                  # Jupyter's headings keep their capitals, the site's do not
+        if not target: return f"{picture}[{words}](#{anchor})"
         file = (home.parent / target).resolve()
         if file in self.of: return f"{picture}[{words}](/{self.page_file(self.of[file])}{mark}{anchor})"
         if not file.exists() or not file.is_relative_to(ROOT):

@@ -19,6 +19,7 @@ from ..checks import check_name, check_range, IGNORE
 from .score import check_pair, score_masks, Segmenter
 from ..networks.encoding import check_encoder, device_of, encode, normalise
 from ..networks.encoders import ASPPHead, FCNHead
+from ..images.views import distort_colour, ViewConfig
 from ..precision import autocast, PRECISIONS, taken
 
 # %% ../../nbs/7_evaluation/73_finetuning.ipynb #310acd20
@@ -157,14 +158,33 @@ class FinetuneSettings:
     flip:float=.5 # probability of a mirror image
     batch_norm:str="train" # "train" | "eval": eval keeps the encoder's stored statistics
     precision:str="float32" # of training: "float32" | "bf16" | "auto" (the fastest, measured once)
+    head_first:int=0 # of the steps: so many at the start train the head alone
+    colour:float=0. # brightness, contrast and saturation of a crop change by up to this, hue by a quarter
 
     def __post_init__(self):
         check_range("steps", self.steps, 1)
+        check_range("head_first", self.head_first, 0, self.steps)
+        check_range("colour", self.colour, 0, 1)
         check_range("batch_size", self.batch_size, 2)
         check_range("lr", self.lr, above=0)
-        check_name("optimiser", self.optimiser, ["adamw", "sgd"])
-        check_name("batch_norm", self.batch_norm, ["train", "eval"])
-        check_name("precision", self.precision, PRECISIONS)
+        for name, options in FINETUNE_WORDS.items(): check_name(name, getattr(self, name), options)
+
+# %% ../../nbs/7_evaluation/73_finetuning.ipynb #0f010184
+FINETUNE_WORDS = {
+    "optimiser": ["adamw", "sgd"], "batch_norm": ["train", "eval"], "precision": PRECISIONS}
+
+# %% ../../nbs/7_evaluation/73_finetuning.ipynb #92de5def
+def recoloured(
+    images, # (B, 3, h, w) float, in the encoder's colours
+    encoder, # whose mean and std those are
+    strength:float, # `colour` of the settings; 0 = as they are
+    generator # explicit randomness
+):
+    "The images in other light: brightness, contrast, saturation and hue as MoCo changes them."
+    if not strength: return images
+    colours = dict(brightness=strength, contrast=strength, saturation=strength, hue=strength / 4)
+    plain = dict(grayscale=0., blur=0., mean=encoder.mean, std=encoder.std)
+    return distort_colour(images, ViewConfig(**colours, **plain), generator)
 
 # %% ../../nbs/7_evaluation/73_finetuning.ipynb #2551e82c
 def finetuning_step(
@@ -172,13 +192,18 @@ def finetuning_step(
     optimizer, # see `finetuning_optimizer`
     images, # uint8 (B, 3, h, w) on the device
     masks, # int64 (B, h, w) on the device
-    settings:FinetuneSettings # batch_norm, precision
+    settings:FinetuneSettings, # batch_norm, precision, head_first, colour, seed
+    step:int=0 # from 0
 )->float:
     "Forward, backward, update; returns the loss."
     model.train()
-    if settings.batch_norm == "eval": model.encoder.eval()
+    head_only = step < settings.head_first
+    model.encoder.requires_grad_(not head_only)
+    if head_only or settings.batch_norm == "eval": model.encoder.eval()
+    generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + step)
+    images = recoloured(normalise(images, model.encoder), model.encoder, settings.colour, generator)
     with autocast(settings.precision, images.device.type):
-        logits = model(normalise(images, model.encoder))
+        logits = model(images)
     loss = segmentation_loss(logits, masks)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
@@ -199,7 +224,7 @@ def finetuning_steps(
     for step in range(s.steps):
         for group in optimizer.param_groups: group["lr"] = group["initial"] * (1 - step / s.steps) ** .9
         batch = crop_batch(train, size, s.batch_size, s.scale, s.flip, s.seed, step)
-        loss = finetuning_step(model, optimizer, *(part.to(device) for part in batch), s)
+        loss = finetuning_step(model, optimizer, *(part.to(device) for part in batch), s, step)
         if not math.isfinite(loss):
             last = history[-1] if history else None
             raise RuntimeError(f"finetune: the loss became {loss} at step {step} "
@@ -267,6 +292,7 @@ def finetuning_record(
 )->dict:
     "What is kept with the score."
     head = settings.head if isinstance(settings.head, str) else type(settings.head).__name__
-    kept = ("steps", "batch_size", "lr", "seed", "optimiser", "head_lr", "batch_norm", "precision")
+    kept = ("steps", "batch_size", "lr", "seed", "optimiser", "head_lr", "batch_norm", "precision",
+            "head_first", "colour")
     return {"protocol": "finetune", "images": images, "head": head, "crop": list(size),
             **{name: getattr(settings, name) for name in kept}, "seconds": seconds}

@@ -8,6 +8,7 @@ __all__ = ['COUNTS', 'SCALES', 'ARMS', 'ALWAYS', 'MEASURED', 'LABELLINGS', 'ROWS
 
 # %% ../../nbs/9_experiments/96_claims.ipynb #51e57e74
 import dataclasses
+import hashlib
 import json
 import time
 from dataclasses import dataclass, field
@@ -16,14 +17,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..positives.auxiliary_labels import ColourFeatures, fit_auxiliary_labels
+# %% ../../nbs/9_experiments/96_claims.ipynb #949bb323
+from ..positives.auxiliary_labels import AuxiliaryLabels, ColourFeatures, fit_auxiliary_labels
 from ..checks import atomic_write, check_name, check_range, made_by
+from ..images.cells import grid_size
 from ..images.data import label_subset, load_data
 from ..images.pairs import load_pairs
 from pixcl_nb.experiments.bench import (
     demo_data, matches_within_one_cell, method_settings, option_text, stored_result, tenth_means, VOC_7,
     words)
 from ..networks.encoders import create_encoder
+from ..networks.weights import load_checkpoint
 from ..evaluation.finetuning import finetune
 from ..evaluation.probe import linear_probe
 from ..evaluation.retrieve_and_cluster import retrieve
@@ -47,8 +51,10 @@ class ClaimsData:
     labels: int = None             # labelled images for probe and fine-tune; None = all of train
     encoder: str = "pixcl_tiny"    # a name for create_encoder
     output_stride: int = None      # of the encoder; None = its own
+    start: str = None              # weights every arm begins with: a file, "package", "timm"; None = random
     device: str = "cpu"            # "cpu" | "cuda"
 
+# %% ../../nbs/9_experiments/96_claims.ipynb #2cbafbbf
 @dataclass
 class ClaimsPretraining(ClaimsData):
     "How every arm is pretrained."
@@ -80,6 +86,8 @@ class ClaimsSteps(ClaimsPretraining):
     auxiliary_steps: int = 300     # of auxiliary contrast, and of its controls
     auxiliary_samples: int = 48    # cells of an image that enter its loss
     few_labels: int = 18           # images that the labelled extractor of auxiliary labels sees
+    extractor: str = "tf_efficientnet_lite0"       # of the rows "extractor_…": weights from a package
+    extractor_layers: tuple = (8, 16, 32)          # strides of its layers, joined
 
 # %% ../../nbs/9_experiments/96_claims.ipynb #21246b79
 COUNTS = ("steps", "quick_steps", "finetune_steps", "contrast_steps", "auxiliary_steps", "crop", "clusters")
@@ -89,7 +97,7 @@ class ClaimsConfig(ClaimsSteps):
     "Every number under the claims."
     def __post_init__(self):
         check_name("split", self.split, ["val", "test"])
-        for name in ("seeds", "budgets", "rows", "size", "positives"):
+        for name in ("seeds", "budgets", "rows", "size", "positives", "extractor_layers"):
             setattr(self, name, tuple(getattr(self, name)))
         for name in self.rows: check_name("rows", name, ROWS)
         for name in self.positives: check_name("positives", name, ["geometric", "mutual"])
@@ -150,11 +158,19 @@ class Bench:
         self.train, self.labelled, self.test = demo_data(config)
 
 # %% ../../nbs/9_experiments/96_claims.ipynb #1c0328a5
+PRETRAINED = {"timm": True, "package": "package"}      # a start that is no file → what create_encoder is told
+
+def start_key(start:str)->str:
+    "A word for the first weights that changes with them: of a file its SHA-256."
+    if start in PRETRAINED: return start
+    return hashlib.sha256(Path(start).read_bytes()).hexdigest()
+
 def settings(self, *names)->dict:
     """The part of the configuration that a job depends on, and the threads, which a CPU's last bits
     depend on."""
     part = {name: getattr(self.config, name) for name in (*ALWAYS, *names)}
-    return {**part, "threads": torch.get_num_threads()}
+    start = {"start": start_key(self.config.start)} if self.config.start else {}
+    return {**part, **start, "threads": torch.get_num_threads()}
 
 def job(self, name, settings, work)->dict:
     "The result of `work()`, or what the file of that name holds if its settings are these."
@@ -190,9 +206,12 @@ Bench.method, Bench.encoder, Bench.labels = trained_method, trained_encoder, fou
 # %% ../../nbs/9_experiments/96_claims.ipynb #d1a79005
 def first_encoder(config, seed):
     "The encoder every arm of a seed starts from."
+    pretrained = PRETRAINED.get(config.start, False)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return create_encoder(config.encoder, output_stride=config.output_stride)
+        encoder = create_encoder(config.encoder, config.output_stride, pretrained)
+    if config.start and not pretrained: load_checkpoint(encoder, config.start)
+    return encoder
 
 def recipe_of(name, config)->dict:
     "A method's settings: the demo's, and for the two that learn from labels the same views."
@@ -231,12 +250,12 @@ def point_score(encoder, config)->float:
 
 def segmentation(bench, method, encoder, protocol, seed):
     "The `SegmentationResult` of a protocol that predicts masks."
-    c = bench.config
-    if protocol in ("probe", "retrieve"):
-        work = linear_probe if protocol == "probe" else retrieve
-        return work(encoder, bench.labelled, bench.test, seed=seed, classes=c.classes)
-    count, labelled = protocol.partition("@")[2], bench.labelled
+    c, labelled = bench.config, bench.labelled
+    kind, _, count = protocol.partition("@")
     if count: labelled = label_subset(labelled, count=int(count), seed=seed).cache()
+    if kind in ("probe", "retrieve"):
+        work = linear_probe if kind == "probe" else retrieve
+        return work(encoder, labelled, bench.test, seed=seed, classes=c.classes)
     head = method.head if protocol == "finetune+decoder" else "fcn"
     return tune(bench, encoder, labelled, c.finetune_steps, seed, head)
 
@@ -590,6 +609,90 @@ def auxiliary_quality(bench:Bench)->dict:
         "compared": ["rank correlation of V-measure and probe", "0"],
         "difference": paired_difference(correlations["v_measure"], np.zeros(len(seeds)))}
 
+# %% ../../nbs/9_experiments/96_claims.ipynb #1d7b2680
+EXTRACTED = {
+    "start": "random weights", "augmentation": "auxiliary contrast, every place an id: augmentation only",
+    "noise": "auxiliary contrast, random ids",
+    "clusters": "auxiliary contrast, clusters of the ImageNet network",
+    "extractor": "the ImageNet network itself"}
+
+def extractor_network(config):
+    "The network whose features are clustered."
+    return create_encoder(config.extractor, pretrained="package", layer=list(config.extractor_layers))
+
+def places_as_ids(labels:AuxiliaryLabels, stride:int)->AuxiliaryLabels:
+    "Labels of the same images in which every square of `stride` pixels has an id that nothing else has."
+    maps, count = [], 0
+    for height, width in labels.sizes:
+        rows, columns = grid_size((height, width), stride)
+        ids = count + np.arange(rows * columns).reshape(rows, columns)
+        maps.append(ids.repeat(stride, 0).repeat(stride, 1)[:height, :width])
+        count += rows * columns
+    if count >= 65_535: raise ValueError(f"size: {count} places are too many for 16 bits; take fewer images")
+    about = {"encoder": {"class": "places"}, "clusters": count, "ignore_index": 65_535}
+    return AuxiliaryLabels({**labels.manifest, **about}, labels.labeller, maps=maps)
+
+# %% ../../nbs/9_experiments/96_claims.ipynb #92d52c72
+def extracted_labels(bench, name, seed):
+    "The ids of an arm, kept in the bench's folder."
+    c, which = bench.config, "clusters" if name == "clusters" else "noise"
+    network = extractor_network(c)
+    if which == "noise": network = NoiseFeatures(network.stride, seed=seed)
+    folder = bench.out / "labels" / f"{which}-seed{seed}"
+    labels = fit_auxiliary_labels(network, bench.train, c.clusters, folder=folder, seed=seed)
+    return places_as_ids(labels, 2 * network.stride) if name == "augmentation" else labels
+
+def extracted_encoder(bench, name, seed):
+    "The encoder of an arm of `EXTRACTED`, trained when it is first asked for."
+    c = bench.config
+    if name == "extractor": return extractor_network(c)
+    if name == "start": return first_encoder(c, seed)
+    labels = extracted_labels(bench, name, seed)
+    settings = {**recipe_of("auxiliary_contrast", c), **labels.for_method()}
+    method = create_method("auxiliary_contrast", first_encoder(c, seed), seed=seed, **settings)
+    config = train_config(c, c.auxiliary_steps, seed, progress=bench.progress)
+    pretrain(method, labels.dataset(bench.train), config,
+             run_dir=bench.out / "arms" / f"extractor-{name}-seed{seed}")
+    return method.encoder.cpu()
+
+# %% ../../nbs/9_experiments/96_claims.ipynb #b17492dd
+def extracted_score(bench, name, protocol, seed)->float:
+    "mIoU of an arm under \"probe@18\", \"finetune@18\", … as a job."
+    own = ["extractor", "extractor_layers", "clusters", "auxiliary_steps", "auxiliary_samples"]
+    if protocol.startswith("finetune"): own += ["finetune_steps", "finetune_batch", "finetune_lr"]
+    settings = {**bench.settings(*MEASURED, *own), "arm": name, "protocol": protocol, "seed": seed}
+    def work():
+        encoder = extracted_encoder(bench, name, seed).to(bench.config.device)
+        return {"score": segmentation(bench, None, encoder, protocol, seed).miou}
+    return bench.job(f"extractor-{name}-{protocol}-seed{seed}", settings, work)["score"]
+
+# %% ../../nbs/9_experiments/96_claims.ipynb #75aafe15
+def compare_extracted(bench, kind)->dict:
+    """Every arm of `EXTRACTED` at every label budget; the difference is that of the mean over the budgets,
+    clusters against augmentation only."""
+    budgets = [n for n in bench.config.budgets if n <= len(bench.labelled)]
+    table = {n: {name: [] for name in EXTRACTED} for n in budgets}
+    for n in sorted(budgets, key=lambda n: abs(n - 18)):                 # the middle first
+        for seed in bench.config.seeds:
+            for name in EXTRACTED: table[n][name].append(extracted_score(bench, name, f"{kind}@{n}", seed))
+    means = {name: np.mean([table[n][name] for n in budgets], 0) for name in EXTRACTED}
+    others = [name for name in EXTRACTED if name != "clusters"]
+    against = lambda scores: {name: paired_difference(scores["clusters"], scores[name]) for name in others}
+    return {
+        "values": {f"{EXTRACTED[name]}, {n} labels": table[n][name] for n in budgets for name in EXTRACTED},
+        "compared": [f"clusters, mean of {budgets} labels", "augmentation only, the same"],
+        "difference": against(means)["augmentation"], "against": against(means),
+        "gains": {n: against(table[n]) for n in budgets}}
+
+# %% ../../nbs/9_experiments/96_claims.ipynb #191f5ee6
+def extractor_probe(bench:Bench)->dict:
+    "Auxiliary contrast with an ImageNet network's clusters, and its controls, under the frozen probe."
+    return compare_extracted(bench, "probe")
+
+def extractor_finetune(bench:Bench)->dict:
+    "The same arms, fine-tuned."
+    return compare_extracted(bench, "finetune")
+
 # %% ../../nbs/9_experiments/96_claims.ipynb #17db77b8
 def equal_steps(bench:Bench)->dict:
     """Every method's frozen probe after equal steps from the same weights; the verdict compares auxiliary
@@ -636,6 +739,16 @@ PAIRS_OF_VIEWS = {
         "a short CP2 after MoCo v2 is enough to gain", "CP2",
         "fine-tuning after MoCo + CP2 against MoCo + MoCo, mIoU", cp2_quick)}
 
+# %% ../../nbs/9_experiments/96_claims.ipynb #244a3e64
+EXISTING = {
+    "extractor_probe": Row(
+        "labels from an existing network teach more than augmentation", "Zhang et al.",
+        "frozen probe at few labels; clusters of an ImageNet network, equal steps from equal random weights",
+        extractor_probe),
+    "extractor_finetune": Row(
+        "the same after fine-tuning", "Zhang et al.",
+        "fine-tuning at few labels, otherwise the same", extractor_finetune)}
+
 # %% ../../nbs/9_experiments/96_claims.ipynb #9339b29d
 ROWS = {
     **PAIRS_OF_VIEWS,
@@ -654,6 +767,7 @@ ROWS = {
     "auxiliary_quality": Row(
         "a quick metric says which labelling will train well", "Zhang et al.",
         "rank correlation over labellings of quality (ours: V-measure) and probe", auxiliary_quality),
+    **EXISTING,
     "equal_steps": Row(
         "labels discovered across images teach more than augmentation", "Zhang et al.",
         "frozen probe after equal steps from the same weights, all methods", equal_steps),

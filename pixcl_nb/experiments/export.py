@@ -18,8 +18,8 @@ import torch
 from torch import nn
 
 from ..checks import atomic_write, check_name
-from ..networks.encoders import (
-    DEEP_STEM, DETECTRON2, TokenEncoder, check_encoder_name, create_encoder, plain_state, renamed)
+from ..networks.encoders import TokenEncoder, check_encoder_name, create_encoder
+from ..networks.weights import DEEP_STEM, DETECTRON2, plain_state, renamed
 from ..networks.encoding import colours_of, frozen
 
 # %% ../../nbs/9_experiments/94_export.ipynb #4bda9ddc
@@ -276,6 +276,8 @@ def export_encoder(
     if name == "pixcl_tiny":
         raise ValueError(f"to: {to} has no pixcl_tiny, which is ours; its weights are in "
                          "encoder.safetensors, for create_encoder and load_checkpoint")
+    if getattr(encoder, "layer", None) is not None:
+        raise ValueError(f"encoder: ends at layer {encoder.layer!r}; for {to} create it without layer=")
     if path.suffix not in suffixes:
         raise ValueError(f"out: a file for {to} ends in {' or '.join(suffixes)}, got {path.name!r}")
     own = colours_of(encoder)

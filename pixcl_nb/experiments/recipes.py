@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['RECIPES', 'FINETUNES', 'GROUP', 'Recipe', 'plain_lines', 'finetune_values', 'recipe', 'norm_groups', 'recipe_values',
-           'recipe_text', 'bill', 'recipe_bill', 'NoiseData', 'dry_run']
+           'recipe_text', 'bill', 'recipe_bill', 'scaling', 'NoiseData', 'dry_run']
 
 # %% ../../nbs/9_experiments/93_recipes.ipynb #301ffb76
 from dataclasses import dataclass, field, replace
@@ -16,6 +16,7 @@ from ..checks import check_name, check_range
 from ..methods.contract import METHODS
 from .runs import (
     RunConfig, build_method, filled, merged, nested, run_config, with_steps)
+from ..networks.encoders import cell_offset
 from ..training.loop import pretrain
 from ..training.settings import choose_device, step_generator
 
@@ -330,6 +331,7 @@ def step_cost(
     check_range("images", images, 3)
     method = build_method(replace(few_images(config, images), start=None)).train()
     pixels, masks = random_batch(config, images)
+    cell_offset(method.encoder)           # measured once and kept: no part of a step
     saved = SavedTensors(method)
     precision = torch.autocast("cpu", torch.bfloat16) if config.train.precision == "bf16" else nullcontext()
     with FlopCounterMode(display=False) as counted:
@@ -351,10 +353,10 @@ class Machine:
 
 MACHINES = {
     "v100": Machine(
-        "8 × V100, float32", 15.7e12, .35,
+        "V100, float32", 15.7e12, .35,
         "calibrated: MoCo v2's published 53 h [paper] for 200 epochs"),
     "a100": Machine(
-        "8 × A100, bf16", 312e12, .20,
+        "A100, bf16", 312e12, .20,
         "[ours] an assumption: convolutions of a ResNet-50 are bound by memory more than by matrix units"),
 }
 
@@ -367,15 +369,16 @@ class Bill:
     batch: int       # over all GPUs
     flops: float     # of one step
     memory: float    # bytes on one GPU, at least
-    hours: dict      # machine → hours on 8 GPUs
+    hours: dict      # machine → hours
+    gpus: int = 8    # that share the batch
 
     def __repr__(self):
         hours = ", ".join(
-            f"{value:.0f} h on {MACHINES[name].title} at {MACHINES[name].share:.0%} of its peak"
+            f"{value:.0f} h on {self.gpus} × {MACHINES[name].title} at {MACHINES[name].share:.0%} of its peak"
             for name, value in self.hours.items())
         return (
             f"{self.name}: {self.steps:,} steps of {self.batch} images, {self.flops / 1e12:.1f} TFLOP each; "
-            f"at least {self.memory / 2**30:.1f} GiB on each of 8 GPUs; {hours} (our estimate)")
+            f"at least {self.memory / 2**30:.1f} GiB on each of {self.gpus} GPUs; {hours} (our estimate)")
 
 # %% ../../nbs/9_experiments/93_recipes.ipynb #013302c9
 def bill(
@@ -390,7 +393,7 @@ def bill(
     steps, flops = with_steps(config, images, 1).train.steps, cost.flops * batch
     reached = {key: gpus * machine.peak * machine.share for key, machine in MACHINES.items()}
     hours = {key: flops * steps / speed / 3600 for key, speed in reached.items()}
-    return Bill(name, steps, batch, flops, cost.saved * batch / gpus + cost.state, hours)
+    return Bill(name, steps, batch, flops, cost.saved * batch / gpus + cost.state, hours, gpus)
 
 def recipe_bill(
     name:str, # of RECIPES
@@ -400,6 +403,154 @@ def recipe_bill(
     config = run_config(recipe_values(name))
     if precision: config = replace(config, train=replace(config.train, precision=precision))
     return bill(name, config, recipe(name).images)
+
+# %% ../../nbs/9_experiments/93_recipes.ipynb #d40a9f31
+@dataclass
+class Exchange:
+    "What a process has to tell the others in a step, in floats."
+    weights: int     # trained, so with a gradient
+    keys: int        # of an image, for the queues
+    queues: int      # that take them
+    pixels: int      # of an image's key view
+    outputs: int     # of the slow network for an image
+    tensors: int     # that it answers with
+    layers: int      # of batch normalisation in the branch
+    channels: int    # of all of them together
+
+# %% ../../nbs/9_experiments/93_recipes.ipynb #888753d3
+def count_exchange(
+    config:RunConfig # of the run
+)->Exchange:
+    "Do one forward of four images on the CPU, and look at what passes by."
+    method = build_method(replace(few_images(config, 4), start=None)).train()
+    pixels, masks = random_batch(config, 4)
+    seen, floats = [], lambda out: sum(map(floats, out)) if isinstance(out, tuple) else out.numel() // 4
+    note = lambda module, images, out: seen.append(
+        (floats(images), floats(out), len(out) if isinstance(out, tuple) else 1))
+    if hasattr(method, "slow"): method.slow.register_forward_hook(note)
+    method.loss(pixels, masks=masks if method.uses_labels else None, generator=step_generator(0, 0))
+    rows = [getattr(method, name) for name in method.noted]
+    norms = [m.num_features for m in method.branch.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    trained = sum(p.numel() for p in method.parameters() if p.requires_grad)
+    return Exchange(
+        trained, floats(tuple(rows)), len(rows), *(seen or [(0, 0, 0)])[0], len(norms), sum(norms))
+
+# %% ../../nbs/9_experiments/93_recipes.ipynb #8d222b93
+def ring(gpus): return 2 * (gpus - 1) / gpus
+
+def collectives(
+    exchange:Exchange, # of the method
+    share:int, # images of one GPU
+    gpus:int, # that share the step
+    batch_norm:str="plain" # a key of BATCH_NORMS
+)->dict:
+    "What is said in a step: name → (calls, bytes that each GPU sends)."
+    e, others = exchange, 4 * share * (gpus - 1)
+    buckets = -(-4 * e.weights // (25 * 2**20))        # DistributedDataParallel sends 25 MB at a time
+    found = {"gradient": (buckets, 4 * e.weights * ring(gpus)), "keys": (e.queues, e.keys * others)}
+    if batch_norm == "shuffle": found["shuffle"] = (1 + e.tensors, (e.pixels + e.outputs) * others)
+    if batch_norm == "sync": found["statistics"] = (6 * e.layers, 6 * 4 * e.channels * ring(gpus))
+    return found if gpus > 1 else {name: (0, 0.) for name in found}
+
+# %% ../../nbs/9_experiments/93_recipes.ipynb #19327ccf
+@dataclass(frozen=True)
+class Links:
+    "How fast GPUs talk, as the estimate sees it."
+    inside: float           # bytes a second and direction of a GPU within its machine
+    across: float           # of all network cards of a machine together, over which its GPUs' rings run
+    source: str             # of both
+    node: int = 8           # GPUs of a machine
+    reached: float = .7     # of a bandwidth, by long messages [ours]
+    latency: float = 5e-6   # seconds of one message [ours]
+
+LINKS = {
+    "v100": Links(150e9, 50e9, "[recall] NVLink 2; four cards of 100 Gbit/s a machine"),
+    "a100": Links(300e9, 200e9, "[recall] NVLink 3; eight cards of 200 Gbit/s a machine"),
+}
+
+def seconds_of(
+    said:tuple, # (calls, bytes) of one collective
+    gpus:int, # that take part
+    links:Links # between them
+)->float:
+    "Seconds of a collective."
+    from math import log2
+    calls, sent = said
+    bandwidth = links.inside if gpus <= links.node else min(links.inside, links.across)
+    return sent / (bandwidth * links.reached) + calls * 2 * log2(gpus) * links.latency
+
+# %% ../../nbs/9_experiments/93_recipes.ipynb #3c620d36
+def efficiency(
+    said:dict, # from `collectives`
+    arithmetic:float, # seconds of a GPU's share of the step
+    gpus:int, # that take part
+    links:Links # between them
+)->float:
+    "Arithmetic over the whole step, 0 to 1: the share of the GPUs that is left for training."
+    spent = {name: seconds_of(one, gpus, links) for name, one in said.items()}
+    hidden = min(spent["gradient"], arithmetic / 2)                # while the backward pass computes
+    return arithmetic / (arithmetic + sum(spent.values()) - hidden)
+
+# %% ../../nbs/9_experiments/93_recipes.ipynb #f2f01aa8
+@dataclass
+class Scaling:
+    "What a step costs on many GPUs: what is said, and how much of the GPUs is left for training."
+    name: str        # of the recipe
+    gpus: int        # that share the step
+    share: int       # images of one GPU
+    batch_norm: str  # of BATCH_NORMS
+    said: dict       # collective → (calls, bytes each GPU sends)
+    left: dict       # machine → efficiency
+    hours: dict      # machine → hours of the run
+
+    def __repr__(self):
+        said = ", ".join(
+            f"{name} {sent / 1e6:,.1f} MB in {calls} call{'s' * (calls != 1)}"
+            for name, (calls, sent) in self.said.items())
+        left = ", ".join(
+            f"{MACHINES[name].title}: {value:.0%} of the arithmetic's speed, {self.hours[name]:,.1f} h"
+            for name, value in self.left.items())
+        return (
+            f"{self.name} on {self.gpus:,} GPUs, {self.share} images each, batch_norm={self.batch_norm}: "
+            f"a step sends from each {said}; {left} (our estimate)")
+
+# %% ../../nbs/9_experiments/93_recipes.ipynb #fe5b85e9
+def on_gpus(
+    name:str, # of RECIPES
+    gpus:int, # that share the step
+    share:int=None, # images of one GPU; None = the recipe's batch shared out
+    precision:str=None # None = the recipe's own
+)->RunConfig:
+    "A recipe as one of so many GPUs runs it. `ValueError` where its batch cannot be shared out equally."
+    check_range("gpus", gpus, 1)
+    values = recipe_values(name, gpus if share is None else 1)
+    if share is not None:
+        values = merged(values, {"train": {"batch_size": check_range("share", share, 1)}})
+        if "queue_size" in values["settings"]:
+            values = merged(values, {"settings": {"batch_norm": "plain", **norm_groups(share, gpus)}})
+    if precision: values = merged(values, {"train": {"precision": precision}})
+    return run_config(values)
+
+# %% ../../nbs/9_experiments/93_recipes.ipynb #c794e9d4
+def scaling(
+    name:str, # of RECIPES
+    gpus:int, # that share the step
+    share:int=None, # images of one GPU; None = the recipe's batch shared out
+    precision:str=None, # "float32" | "bf16"; None = the recipe's own
+    cost:StepCost=None, # of an image; None = counted now
+    exchange:Exchange=None # of the method; None = counted now
+)->Scaling:
+    "What a recipe's processes say to each other on so many GPUs, and how fast it is then by our estimate."
+    config = on_gpus(name, gpus, share, precision)
+    share, kind = config.train.batch_size, getattr(config.settings, "batch_norm", "plain")
+    cost, exchange = cost or step_cost(config), exchange or count_exchange(config)
+    said = collectives(exchange, share, gpus, kind)
+    whole = replace(config, train=replace(config.train, batch_size=share * gpus))
+    hours = bill(name, whole, recipe(name).images, gpus, cost).hours
+    left = {
+        key: efficiency(said, cost.flops * share / (one.peak * one.share), gpus, LINKS[key])
+        for key, one in MACHINES.items()}
+    return Scaling(name, gpus, share, kind, said, left, {key: hours[key] / left[key] for key in left})
 
 # %% ../../nbs/9_experiments/93_recipes.ipynb #3fc6cdd0
 class NoiseData(torch.utils.data.Dataset):

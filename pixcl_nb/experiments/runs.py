@@ -20,7 +20,8 @@ from torch import nn
 from ..positives.auxiliary_labels import load_auxiliary_labels
 from ..checks import atomic_write, check_name, check_range, made_by
 from ..images.data import load_data
-from ..networks.encoders import create_encoder, load_checkpoint, own_tensors, plain_state
+from ..networks.encoders import create_encoder
+from ..networks.weights import LITE_COLOURS, load_checkpoint, own_tensors, plain_state
 from ..networks.encoding import colours_of
 from ..methods.contract import METHODS, create_method, method_class
 from ..processes import distributed_world
@@ -36,7 +37,7 @@ class RunConfig:
     encoder: str = "pixcl_tiny"      # a name for create_encoder
     output_stride: int = None        # pixels per feature cell; None = the encoder's own
     encoder_options: dict = field(default_factory=dict) # further arguments of create_encoder
-    start: str = None                # weights the encoder starts from: a file, or "timm"; None = random
+    start: str = None                # its first weights: a file, "timm", "package"; None = random
     start_network: str = None        # which of several networks in that file
     data: str = "samples"            # a name for load_data
     root: str = None                 # where its files lie
@@ -201,6 +202,7 @@ def run_config(
     if "steps" not in train:
         raise ValueError("steps: say how long: --steps N, or --epochs N for passes over the data")
     shape = encoder_shape(config.encoder, config.output_stride, **config.encoder_options)
+    if config.start == "package": shape.mean, shape.std = LITE_COLOURS.values()
     settings = filled(default_settings(config.method, shape), settings, "settings.")
     return replace(config, settings=settings, train=filled(TrainConfig(steps=1), train, "train."))
 
@@ -248,11 +250,12 @@ def start_encoder(
     folder=None # of the run, whose start.safetensors wins
 ):
     "The encoder before training. Draws from torch's generator as it stands."
-    options = dict(pretrained=config.start == "timm", **config.encoder_options)
+    pretrained = {"timm": True, "package": "package"}.get(config.start, False)
+    options = dict(pretrained=pretrained, **config.encoder_options)
     encoder = create_encoder(config.encoder, config.output_stride, **options)
     kept = Path(folder) / "start.safetensors" if folder else None
     if kept and kept.exists(): load_checkpoint(encoder, kept)
-    elif config.start and config.start != "timm":
+    elif config.start and not pretrained:
         load_checkpoint(encoder, config.start, network=config.start_network)
     return encoder
 

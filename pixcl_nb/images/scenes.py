@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from ..checks import cache_folder, library_folder
+from ..checks import cache_folder, shipped_folder
 
 # %% ../../nbs/1_images/12_scenes.ipynb #5cec7b50
 # rounded far above the last bit, so equal on every machine
@@ -694,7 +694,7 @@ def rendered_folder(
 def sample_folder():
     """Where the samples are: `data_samples/` of a checkout, else the user's cache (rendered at the first
     call)."""
-    shipped = library_folder().parent / "data_samples"
+    shipped = shipped_folder("data_samples")
     about = shipped/"classes.json"
     if about.exists() and json.loads(about.read_text()).get("version") == SAMPLE_VERSION: return shipped
     return rendered_folder(cache_folder()/f"samples-v{SAMPLE_VERSION}", write_samples)

@@ -60,7 +60,8 @@ def test_a_class_of_more_than_forty(tmp_path):
     assert len(made) >= 40
     before = prints(ROOT/"nbs") | prints(ROOT/"pixcl_nb") | prints(canary.parent)
     results, course = mark_files(tmp_path, {f"{student}/{name}.ipynb": notebook for student, (name, notebook, _) in made.items()},
-                                 Limits(seconds=3, total_seconds=60), fresh=[student for student in made if student.startswith("way") or student == "vandal"])
+                                 Limits(seconds=3, total_seconds=60), fresh=[student for student in made if student.startswith("way") or student == "vandal"],
+                                 patient=[student for student in made if student.startswith(("honest", "model"))])
     wanted = {(student, name): points for student, (name, _, points) in made.items()}
     found = {(marked.student, marked.assignment): marked.points for marked in results}
     assert found == wanted, {key: (found.get(key), wanted[key]) for key in wanted if found.get(key) != wanted[key]}

@@ -79,3 +79,15 @@ def test_8_the_foreground_is_pulled():
     names = shown(8, "import matplotlib.pyplot as plt\nq, k, m")
     size, inside = names["size"], names["m"][0]
     assert 2 < size[inside].mean() / size[~inside].mean() < 4 and size[~inside].min() > 0
+
+
+def test_9_positives_and_negatives_decide():
+    "What stands under the dots."
+    names = shown(9, "import matplotlib.pyplot as plt\nshares")
+    image, place = ({kind: [value[panel] for value in values] for kind, values in names["shares"].items()} for panel in (0, 1))
+    mean = lambda values: sum(values) / len(values)
+    assert max(image, key=lambda kind: mean(image[kind])) == "global" and max(place, key=lambda kind: mean(place[kind])) == "inside"
+    assert abs(mean(place["global"]) - mean(place["random"])) < .05
+    assert mean(image["inside"]) < .12 and mean(place["inside"]) > .8
+    assert mean(image["geometric"]) > 3 * mean(image["inside"]) and mean(place["geometric"]) > .5
+    assert mean(place["matched"]) < mean(place["random"]) - .05

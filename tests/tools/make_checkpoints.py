@@ -12,7 +12,7 @@ from pathlib import Path
 from safetensors.torch import save
 
 from pixcl_nb.checks import atomic_write
-from pixcl_nb.networks.encoders import compress_state
+from pixcl_nb.networks.weights import compress_state
 from pixcl_nb.training.checkpoints import last_checkpoint
 
 out = Path(__file__).parents[2] / "data_samples" / "checkpoints"

@@ -1,0 +1,81 @@
+"""Regimes: a point is made once, random weights count once for all arms, a gain is paired by seed."""
+import json
+from dataclasses import asdict, replace
+
+import pytest
+
+from pixcl_nb.experiments import regimes
+from pixcl_nb.experiments.regimes import depends_on, gains, grid, Regime, regime_point, run_sweep, start_record, STARTS, SWEEPS
+from pixcl_nb.images.worlds import world_folder
+
+SMALL = Regime("densecl", "adversarial", scenes=32, steps=2, labels=4, tune_steps=2)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PIXCL_NB_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setitem(regimes.FOLDERS, "adversarial", world_folder("adversarial", splits=dict(train=12, val=2, unlabelled=32), jobs=1, progress=False))
+        patch.setattr(regimes, "SCENES", {})
+        yield tmp_path_factory.mktemp("regimes")
+
+
+def test_a_point_is_made_once_and_again_gives_the_same(folder, tmp_path):
+    told = []
+    first = regime_point(SMALL, folder, told.append)
+    assert regime_point(SMALL, folder, told.append) == first and len(told) == 1
+    assert regime_point(SMALL, tmp_path, told.append) == first and len(told) == 2          # another folder: computed anew, the same bits
+
+
+def test_another_number_of_labels_trains_no_second_start(folder):
+    before = len(list((folder/"starts").glob("*")))
+    regime_point(replace(SMALL, labels=6), folder, lambda words: None)
+    assert len(list((folder/"starts").glob("*"))) == max(1, before)
+
+
+@pytest.mark.parametrize("name, value", [("labels", 5), ("seed", 1), ("tune_colour", .4), ("world", "natural"), ("split", "test"), ("steps", 3), ("views", "strong")])
+def test_what_a_point_depends_on_changes_its_key(name, value):
+    assert depends_on(replace(SMALL, **{name: value})) != depends_on(SMALL)
+
+
+def test_random_weights_are_one_arm_for_all():
+    none = replace(SMALL, method=None)
+    assert depends_on(none) == depends_on(replace(none, steps=7, scenes=9, views="strong"))
+    assert depends_on(none) != depends_on(replace(none, seed=1))
+
+
+def test_only_a_method_that_sees_labels_depends_on_them():
+    for method in STARTS:
+        same = start_record(replace(SMALL, method=method)) == start_record(replace(SMALL, method=method, labels=5))
+        assert same == (method != "label")
+
+
+def test_a_gain_is_taken_seed_by_seed():
+    regime = Regime(labels=20)
+    scores = {0: (.5, .55), 1: (.7, .74), 2: (.3, .36)}                        # seeds differ far more than arms
+    points = [dict(regime=asdict(replace(regime, method=method, seed=seed)), scores=dict(finetune=value))
+              for seed, pair in scores.items() for method, value in zip((None, "moco"), pair)]
+    found, = gains(points[::-1])                                               # in any order
+    assert found["difference"]["mean"] == pytest.approx(.05) and found["difference"]["low"] > 0
+    other = dict(regime=asdict(replace(regime, labels=40, method="moco")), scores=dict(finetune=1.))
+    with pytest.raises(ValueError, match="points: give random weights"): gains([*points, other])                      # nothing to hold it against
+
+
+def test_every_arm_of_every_sweep_has_its_baseline():
+    for name, points in SWEEPS.items():
+        invented = [dict(regime=asdict(one), scores=dict(finetune=.5)) for one in points]
+        assert gains(invented), name
+        assert all(one.split == "val" for one in points) == (name == "recipes")
+
+
+def test_a_killed_sweep_goes_on(folder):
+    points = grid(method=[None, "densecl"], world=["adversarial"], scenes=[32], steps=[2], labels=[4], tune_steps=[2])
+    told = []
+    done = run_sweep(points, folder, told.append)
+    assert [json.dumps(one["scores"]) for one in run_sweep(points, folder, told.append)] == [json.dumps(one["scores"]) for one in done]
+    assert len(told) == 1                                                      # DenseCL's point was there
+
+
+@pytest.mark.parametrize("wrong, message", [(dict(method="mocco"), "method: unknown name 'mocco'"), (dict(views="loud"), "views: unknown"), (dict(steps=0), "steps: 0"), (dict(labels=241), "labels: 241")])
+def test_what_means_nothing_is_named(wrong, message):
+    with pytest.raises(ValueError, match=message): Regime(**{"method": "moco", **wrong})
