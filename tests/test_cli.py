@@ -83,10 +83,22 @@ def test_errors_are_one_line_and_exit_1(words, message, capsys, tmp_path, monkey
     assert not (tmp_path / "x").exists() or not list((tmp_path / "x").glob("*.pt"))
 
 
-@pytest.mark.parametrize("words", ["", "prettrain", "pretrain moco", "export x --out y.pth", "pretrain moco --steps many --out x"])
+@pytest.mark.parametrize("words", ["prettrain", "pretrain moco", "export x --out y.pth", "pretrain moco --steps many --out x"])
 def test_wrong_usage_is_exit_2(words, capsys):
     with pytest.raises(SystemExit) as stopped: main(words.split())
     assert stopped.value.code == 2
+
+
+def test_without_a_command_it_says_which_there_are(capsys):
+    assert main([]) == 0
+    said = capsys.readouterr()
+    assert said.err == "" and all(f"\n    {word} " in said.out for word in COMMANDS if len(word) < 18)
+
+
+def test_ctrl_c_is_one_line(monkeypatch, capsys):
+    def interrupt(arguments): raise KeyboardInterrupt
+    monkeypatch.setitem(COMMANDS, "data", Command("x", (), lambda parser: None, interrupt))
+    assert main(["data"]) == 130 and capsys.readouterr().err == "pixcl data: stopped by Ctrl-C\n"
 
 
 def test_a_fault_of_ours_keeps_its_traceback(monkeypatch):
