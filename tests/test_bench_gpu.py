@@ -58,9 +58,10 @@ def test_every_part_runs_on_a_cpu_with_nothing_but_torch_torchvision_and_timm(tm
 
 SCRIPT = """
 import os, time, bench_gpu
-def good(bench, notes): notes["one"] = {"value": 1., "context": bench.context}
+def good(bench, notes): notes["one"] = {"value": 1.}
 def forked(bench, notes):
     if bench.context == "forkserver": raise RuntimeError("Cannot re-initialize CUDA in forked subprocess.")
+    notes["two"] = {"context": bench.context}
 def hang(bench, notes):
     notes["before"] = {"value": 2.}
     time.sleep(600)
@@ -72,11 +73,11 @@ def half(bench, notes):
     notes.attempt("bad", lambda: 1 / 0)
     notes.attempt("good", lambda: {"value": 4.})
 bench_gpu.PRELOAD = ["torch"]
-if __name__ == "__main__": bench_gpu.main(parts={"first": (good, 60), "hang": (hang, 5), "crash": (crash, 60), "die": (die, 60), "half": (half, 60), "forked": (forked, 60), "good": (good, 60)})
+if __name__ == "__main__": bench_gpu.main(parts={"first": (good, 60), "hang": (hang, 5), "crash": (crash, 60), "die": (die, 60), "half": (half, 60), "good": (good, 60), "forked": (forked, 60)})
 """
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="tested without")
-def test_what_hangs_is_cut_and_what_crashes_is_a_line(tmp_path):
+def test_what_hangs_is_cut_and_what_crashes_is_a_line(tmp_path, monkeypatch, capsys):
     (tmp_path / "parts.py").write_text(SCRIPT)
     run = subprocess.run([sys.executable, str(tmp_path / "parts.py"), "--out", str(tmp_path / "out")], capture_output=True, text=True, timeout=300, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(BENCH)})
     assert run.returncode == 0, run.stderr[-3000:]
@@ -86,8 +87,10 @@ def test_what_hangs_is_cut_and_what_crashes_is_a_line(tmp_path):
     kept = {name: json.loads((tmp_path / "out" / f"{name}.json").read_text())["found"] for name in parts}
     assert kept["hang"]["before"]["value"] == 2. and kept["crash"]["before"]["value"] == 3. and kept["half"]["good"]["value"] == 4. and kept["die"] == {}
     assert sum("CUDA out of memory" in line for line in run.stdout.splitlines()) == 2                # as it happens, and in the table
-    again = subprocess.run([sys.executable, str(tmp_path / "parts.py"), "--out", str(tmp_path / "out"), "--part", "good", "--minutes", "0"], capture_output=True, text=True, timeout=300, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(BENCH)})
-    assert "no time left" in again.stdout and json.loads((tmp_path / "out" / "good.json").read_text())["found"]["one"] == {"value": 1., "context": "spawn"}
+    assert kept["forked"]["two"] == {"context": "spawn"}                                             # where a fork cannot begin CUDA
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    bench_gpu.main(["--out", str(tmp_path / "out"), "--part", "good", "--minutes", "0"], {"good": (None, 60)})
+    assert "no time left" in capsys.readouterr().out and json.loads((tmp_path / "out" / "good.json").read_text())["found"]["one"] == {"value": 1.}
 
 
 def part(found, tiny=False, state="done"): return {"device": "some card", "tiny": tiny, "state": state, "found": found}
@@ -130,3 +133,27 @@ def test_lazy_loader_has_a_stand_in():
     get, names, public = bench_gpu.attach("pixcl_nb.images", {"views": ["ViewConfig"]})
     assert get("ViewConfig")().size == 224 and names() == public == ["ViewConfig"]
     with pytest.raises(AttributeError, match="no name 'Views'"): get("Views")
+
+
+def test_the_driver_is_asked_how_busy_the_card_is(tmp_path, monkeypatch):
+    import time
+    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho 87\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    with bench_gpu.Watch() as watch:
+        while not watch.seen: time.sleep(.1)
+    assert watch.seen[0] == .87
+    monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
+    with bench_gpu.Watch() as watch: watch.thread.join()                                             # it ends by itself where nobody answers
+    assert watch.seen == []
+
+
+@pytest.mark.parametrize("name, views", [("moco", "random_view"), ("cp2", "copy_paste"), ("label_contrast", "two_colours")])
+def test_shares_of_a_step_are_of_the_step(name, views):
+    from types import SimpleNamespace
+    one = bench_gpu.Trainee(name, SimpleNamespace(tiny=True, device=torch.device("cpu")))
+    module = sys.modules[type(one.method).__module__]
+    before = getattr(module, views), getattr(module, "info_nce", None)
+    shares = one.shares(2)
+    assert 0 < shares["views"] < 1 and 0 < shares["loss"] < 1 and shares["views"] + shares["loss"] < 1
+    assert before == (getattr(module, views), getattr(module, "info_nce", None)) and "clock" not in str(one.method.__dict__.get("terms", "")).lower()

@@ -486,3 +486,23 @@ def test_one_auroc_to_the_last_bit(seed):
     n, ranks = len(a), rankdata(torch.cat([a, b]).double().numpy())
     by_ranks = float((ranks[:n].sum() - n * (n + 1) / 2) / (n * len(b)))
     assert separability(a, b) == auroc(a, b) == by_ranks
+
+
+@pytest.mark.parametrize("offset", [(-3.5, -3.5), (2., -1.), (0., 0.)])
+def test_cells_are_placed_where_they_are_said_to_look(offset, train, test):
+    generator = torch.Generator().manual_seed(0)
+    slope = torch.randn(3, 2, generator=generator)
+    places = torch.stack(torch.meshgrid((torch.arange(6) + .5) * 4 + offset[1], (torch.arange(8) + .5) * 4 + offset[0], indexing="ij")[::-1])      # x, y of each cell
+    features = torch.einsum("cp,phw->chw", slope, places)[None]                # a linear function of where a cell looks …
+    class Linear(nn.Module):
+        channels, stride = 3, 4
+        def forward(self, images): return features
+    rows, columns = torch.meshgrid(torch.arange(8, 16), torch.arange(8, 24), indexing="ij")
+    truth = slope @ torch.stack([columns + .5, rows + .5]).flatten(1).float()   # … is that function at every pixel between them
+    read = features_at(features, rows.flatten(), columns.flatten(), 4, offset)
+    logits = Segmenter(Linear(), nn.Identity(), offset)(torch.zeros(1, 3, 24, 32))[0, :, 8:16, 8:24].flatten(1)
+    torch.testing.assert_close(read.T, truth, rtol=0, atol=1e-4)
+    torch.testing.assert_close(logits, truth, rtol=0, atol=1e-4)
+    probe = linear_probe(Small(), train, test, pixels=500, offset=offset)
+    assert probe.info["offset"] == list(offset) and probe.model.offset == offset
+    if offset == (0., 0.): assert torch.equal(probe.confusion, linear_probe(Small(), train, test, pixels=500).confusion)

@@ -339,3 +339,14 @@ def test_a_pair_and_a_method_are_compared_as_the_loss_does(pair):
     assert widget[0].layers[0]["map"]["channels"] == 256 and widget[1].layers[0]["map"]["channels"] == 128
     assert method.training and method.branch.training
     assert np.frombuffer(widget[0].layers[0]["mask"], np.uint8).sum() == int(pair.masks_at(8)[0][2].sum())
+
+
+@pytest.mark.parametrize("make", [lambda image, network: CorrespondenceExplorer(image, image, encoder=network), lambda image, network: SeparationExplorer(image, network, torch.arange(64).expand(64, 64) < 32)])
+def test_pictures_are_shown_in_the_networks_own_colours(make):
+    from pixcl_nb.networks.encoders import create_encoder
+    from pixcl_nb.widgets.base import uri_picture
+    network, photo = create_encoder("pixcl_tiny"), picture(64, 64)
+    network.mean, network.std = (.5,) * 3, (.25,) * 3
+    widget = make((photo / 255 - .5) / .25, network)
+    shown = uri_picture(getattr(widget, "image_a", None) or widget.image)
+    assert torch.equal(torch.from_numpy(shown).permute(2, 0, 1), photo)

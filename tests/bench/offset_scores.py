@@ -16,7 +16,8 @@ from pixcl_nb.evaluation.probe import linear_probe
 from pixcl_nb.evaluation.score import boundary_quality
 from pixcl_nb.experiments.claims import paired_difference
 from pixcl_nb.images.data import label_subset, load_data
-from pixcl_nb.networks.encoders import cell_offset, create_encoder, sample_encoder
+from pixcl_nb.networks.encoders import cell_offset, create_encoder
+from pixcl_nb.networks.weights import sample_encoder
 
 
 def main():
