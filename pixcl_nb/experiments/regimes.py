@@ -260,7 +260,7 @@ NOT_SEEN = dict(seed=SEEDS, split=["test"], tune_colour=[.4])
 SWEEPS = {
     "recipes": [replace(one, **how) for how in TUNINGS for one in arms(labels=[20])],
     "headline": arms(labels=[20], **NOT_SEEN),
-    "more labels": arms(labels=[40, 60], **NOT_SEEN),
+    "more labels": arms(labels=[40], **NOT_SEEN),
     "fewer labels": arms(labels=[10], **NOT_SEEN),
     "plain": arms(labels=[20], seed=SEEDS, split=["test"]),
     "views": grid(
