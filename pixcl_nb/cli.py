@@ -566,19 +566,33 @@ COMMANDS["export"] = Command(
 
 # %% ../nbs/9_experiments/97_cli.ipynb #91d8511a
 def add_demo(parser):
+    from pixcl_nb.experiments.first_look import FirstLook
     add_fields(parser, DemoConfig)
+    known = {field.name for field in dataclasses.fields(DemoConfig)}
+    add_fields(parser, FirstLook, leave=known)
     parser.add_argument("--out", default="runs/demo", metavar="FOLDER", help="of runs, results and report")
-    add_threads(parser)
+    parser.add_argument("--threads", type=int, default=None, metavar="N",
+                        help="CPU threads; default: 1 for the first look, 2 with --data")
 
 def demo_command(arguments):
     "pixcl demo"
-    torch.set_num_threads(arguments.threads)
-    run_demo(DemoConfig(**given_fields(arguments, DemoConfig)), arguments.out)
+    from pixcl_nb.experiments.first_look import first_look, FirstLook
+    whole = given_fields(arguments, DemoConfig)
+    torch.set_num_threads(arguments.threads or (2 if "data" in whole else 1))
+    if "data" in whole: return run_demo(DemoConfig(**whole), arguments.out) and None
+    look = given_fields(arguments, FirstLook)
+    for name in sorted(set(whole) - set(look)):
+        known = ", ".join(field.name for field in dataclasses.fields(FirstLook))
+        raise ValueError(f"{name}: only with --data NAME; the first look has {known}")
+    look = {name: tuple(value) if isinstance(value, list) else value for name, value in look.items()}
+    first_look(FirstLook(**look), arguments.out)
 
+# %% ../nbs/9_experiments/97_cli.ipynb #fb24fc24
 COMMANDS["demo"] = Command(
-    "pretrain CP2 and MoCo, evaluate both against random weights, write a report",
+    "pretrain without labels, segment with 20, against random weights: a report (--data NAME: CP2 and MoCo)",
     (
         "pixcl demo",
+        "pixcl demo --seeds 0 1 2 --methods densecl auxiliary",
         "pixcl demo --data camvid --root ~/camvid --seeds 0 1 2 --split val --out runs/camvid"),
     add_demo,
     demo_command)

@@ -119,7 +119,7 @@ def test_a_lesson_runs_where_it_was_copied(installed):
     assert said(run("-m", "pixcl_nb")).startswith("usage: pixcl ")
 
 
-SHORT = "--steps 4 --batch-size 4 --crop 32 --labels 4 --methods moco --protocols probe --threads 1".split()
+SHORT = "--data samples --steps 4 --batch-size 4 --crop 32 --labels 4 --methods moco --protocols probe --threads 1".split()
 
 
 def test_the_demo_runs(installed):

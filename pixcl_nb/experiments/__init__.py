@@ -6,6 +6,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "claims": ['ALWAYS', 'ARMS', 'Arm', 'Bench', 'COUNTS', 'ClaimsConfig', 'LABELLINGS', 'Labelling', 'MEASURED', 'ROWS', 'Row', 'SCALES', 'compare_arms', 'paired_difference', 'run_claims', 'verdict'],
     "demo": ['run_demo'],
     "export": ['ExportReport', 'export_encoder'],
+    "first_look": ['FirstLook', 'first_look'],
     "lessons": ['copy_lessons'],
     "recipes": ['FINETUNES', 'GROUP', 'NoiseData', 'RECIPES', 'Recipe', 'bill', 'dry_run', 'finetune_values', 'norm_groups', 'plain_lines', 'recipe', 'recipe_bill', 'recipe_text', 'recipe_values', 'scaling'],
     "regimes": ['ADAMW', 'FEW_CELLS', 'GEOMETRIC', 'LEARNED', 'NETWORK', 'NOT_SEEN', 'OWN_VIEWS', 'QUEUE', 'Regime', 'SEEDS', 'SGD', 'STARTS', 'STEPS', 'SWEEPS', 'Start', 'TUNINGS', 'arms', 'gains', 'grid', 'plain_colour', 'regime_point'],

@@ -154,7 +154,8 @@ def training_data(
 # %% ../../nbs/9_experiments/98_regimes.ipynb #20493257
 def start_of(
     regime:Start, # how it comes to be
-    folder # of all runs; one that is there already is loaded
+    folder, # of all runs; one that is there already is loaded
+    progress:bool=False # a bar
 ):
     "The encoder of a start, trained."
     if regime.method is None: return first_encoder(regime.seed)
@@ -165,7 +166,7 @@ def start_of(
     training = training | dict(batch_size=min(training["batch_size"], len(data)))
     config = TrainConfig(
         regime.steps, seed=regime.seed, warmup_steps=min(20, regime.steps // 5), precision="bf16",
-        channels_last=True, device="cpu", checkpoint_every=100, progress=False, **training)
+        channels_last=True, device="cpu", checkpoint_every=100, progress=progress, **training)
     pretrain(method, data, config, run_dir=Path(folder) / "starts" / digest(start_record(regime)))
     return method.encoder
 
@@ -189,11 +190,12 @@ def plain_colour(
 def regime_point(
     regime:Regime, # what to measure
     folder, # of starts and points; what is there already is not done again
-    say=print # told what is done
+    say=print, # told what is done
+    progress:bool=False # a bar while training
 )->dict: # "probe", "finetune": mIoU in 0…1; "plain_colour"; "iou": of each class after fine-tuning
     "Make a start, measure it."
     def work():
-        encoder, test = start_of(regime, folder), scenes_of(regime, regime.split)
+        encoder, test = start_of(regime, folder, progress), scenes_of(regime, regime.split)
         labelled = label_subset(scenes_of(regime, "train"), count=regime.labels, seed=regime.seed)
         tuned = finetune(encoder, labelled, test, **tuning(regime))
         probed = linear_probe(encoder, labelled, test, seed=regime.seed, pixels=10_000)
@@ -289,7 +291,7 @@ def write_sweeps():
         points = run_sweep(name, "runs/regimes")
         command = f"python -m pixcl_nb.experiments.regimes {out.name} {name}"
         made[name] = {"command": command, "machine": made_by(torch.device("cpu")), "points": points}
-        atomic_write(out, json.dumps(made, indent=1) + "\\n")
+        atomic_write(out, json.dumps(made, indent=1) + "\n")
         for found in gains(points): print(name, found["regime"]["method"], found["difference"], flush=True)
 
 if __name__ == "__main__" and "__file__" in globals(): write_sweeps()
