@@ -289,7 +289,7 @@ def write_sweeps():
     made = json.loads(out.read_text()) if out.exists() else {}
     for name in names:
         points = run_sweep(name, "runs/regimes")
-        command = f"python -m pixcl_nb.experiments.regimes {out.name} {name}"
+        command = f"python -m pixcl_nb.experiments.regimes {out.name} '{name}'"
         made[name] = {"command": command, "machine": made_by(torch.device("cpu")), "points": points}
         atomic_write(out, json.dumps(made, indent=1) + "\n")
         for found in gains(points): print(name, found["regime"]["method"], found["difference"], flush=True)
