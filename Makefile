@@ -9,7 +9,7 @@ JOBS ?= 4
 
 .PHONY: export course docs help install demo lab test test-all bench clean
 help:
-	@echo "make demo      pretrain CP2 and MoCo, evaluate, write runs/demo/report.html  (ARGS='--data camvid --root PATH')"
+	@echo "make demo      pretrain without labels, segment with 20, write runs/demo/report.html  (ARGS='--data camvid --root PATH': CP2 and MoCo on your data)"
 	@echo "make export    the library from its notebooks: pixcl_nb/"
 	@echo "make lab       open JupyterLab at the first notebook"
 	@echo "make test      export in sync, every notebook, every test"

@@ -133,7 +133,7 @@ def test_cache_folder(monkeypatch, tmp_path):
 
 def test_render_into_cache_is_whole_or_absent(monkeypatch, tmp_path):
     monkeypatch.setenv("PIXCL_NB_CACHE", str(tmp_path))
-    monkeypatch.setattr(scenes_module, "library_folder", lambda: tmp_path/"site-packages"/"pixcl_nb")     # as from a wheel
+    monkeypatch.setattr(scenes_module, "shipped_folder", lambda name: tmp_path/"site-packages"/name)     # as where nothing was shipped
     monkeypatch.setattr(scenes_module, "SAMPLE_SPLITS", {"train": 2, "val": 1, "test": 0, "pairs": 1})
     write = scenes_module.write_sample
     def fails(folder, split, *scene):

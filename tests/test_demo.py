@@ -10,12 +10,14 @@ import pytest
 import torch
 
 from pixcl_nb.cli import main
+from pixcl_nb.experiments import regimes
 from pixcl_nb.images.data import load_data
+from pixcl_nb.images.worlds import world_folder
 from pixcl_nb.experiments.bench import demo_data, DemoConfig, stored_result, untrained_method
 from pixcl_nb.experiments.demo import run_demo, separation
 from pixcl_nb.training.checkpoints import last_checkpoint, read_checkpoint
 
-TINY = dict(steps=12, batch_size=4, crop=64, finetune_steps=2, labels=4)
+TINY = dict(data="samples", steps=12, batch_size=4, crop=64, finetune_steps=2, labels=4)
 quiet = dict(say=lambda text: None, progress=False)
 
 
@@ -84,8 +86,29 @@ def test_protocols_of_matching(tmp_path):
     assert len(results["curves"]["densecl"][0]["agreement"]) == 2
 
 
+def test_a_first_look_from_the_shell(tmp_path, monkeypatch, capsys):
+    few = world_folder("adversarial", splits=dict(train=24, val=4, unlabelled=64), jobs=1, progress=False)
+    monkeypatch.setitem(regimes.FOLDERS, "adversarial", few)
+    words = f"demo --world adversarial --scenes 64 --steps 3 --labels 8 --tune-steps 3 --split val --seeds 0 1 --out {tmp_path}".split()
+    assert main(words) == 0
+    page, results = (tmp_path / "report.html").read_text(), json.loads((tmp_path / "results.json").read_text())
+    assert page.count("<img") == 2 and "Did it help?" in page and "src=http" not in page
+    assert results["command"] == "pixcl demo --seeds 0 1 --labels 8 --scenes 64 --steps 3 --tune-steps 3 --split val --world adversarial"
+    assert [point["regime"]["method"] for point in results["points"]] == [None, "densecl"] * 2
+    for protocol in ("probe", "finetune"):                                       # the sentence is the numbers
+        scores = {(point["regime"]["method"], point["regime"]["seed"]): point["scores"][protocol] for point in results["points"]}
+        above = sum(scores["densecl", seed] > scores[None, seed] for seed in (0, 1))
+        mean = 50 * sum(scores["densecl", seed] - scores[None, seed] for seed in (0, 1))
+        assert f"{mean:+.1f} points to random weights, above them with {above} of 2 seeds." in page
+    assert set(results["found_again"]) == {"random weights", "DenseCL, geometric positives"}
+    made = {path: path.stat().st_mtime_ns for path in tmp_path.glob("points/*.json")}
+    assert main(words) == 0 and {path: path.stat().st_mtime_ns for path in tmp_path.glob("points/*.json")} == made      # nothing twice
+    capsys.readouterr()
+    assert main(["demo", "--batch-size", "4"]) == 1 and "batch_size: only with --data NAME" in capsys.readouterr().err
+
+
 def test_bad_settings_in_one_line(capsys, tmp_path):
-    for words, message in (("demo --data photos", "data: unknown name 'photos'"), ("demo --methods mocco", "methods: unknown name 'mocco', did you mean 'moco'"),
+    for words, message in (("demo --data photos", "data: unknown name 'photos'"), ("demo --data samples --methods mocco", "methods: unknown name 'mocco', did you mean 'moco'"),
                            (f"demo --data camvid --root {tmp_path}/none --out {tmp_path}", str(tmp_path / "none"))):
         assert main(words.split()) == 1
         error = capsys.readouterr().err
