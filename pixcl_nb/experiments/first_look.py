@@ -182,6 +182,17 @@ def look_command(
     return " ".join(words)
 
 # %% ../../nbs/9_experiments/991_first_look.ipynb #7426ea7b
+RENDER_SECONDS, SCORE_SECONDS = 100, 35
+TRAIN_SECONDS = {None: 0, "densecl": 105, "auxiliary": 142}
+
+def minutes(
+    look:FirstLook # the settings
+)->int:
+    "About how long it takes on one quiet core, scenes included."
+    one = sum(SCORE_SECONDS + TRAIN_SECONDS[name] for name in (None, *look.methods))
+    return round((RENDER_SECONDS + one * len(look.seeds)) / 60)
+
+# %% ../../nbs/9_experiments/991_first_look.ipynb #67fa8ac5
 def first_look(
     look:FirstLook=FirstLook(), # the settings
     out="runs/demo", # folder of starts, points, results.json and report.html
@@ -190,6 +201,7 @@ def first_look(
 )->dict: # "points", "found_again", "command", "machine"
     "Pretrain, probe and fine-tune against random weights; write the report."
     out = Path(out)
+    say(f"about {minutes(look)} minutes on a quiet machine; what is done already is not done again")
     if look.world not in FOLDERS: world_folder(look.world, progress=progress)
     made = [(regime, regime_point(regime, out, say, progress))
             for seed in look.seeds for regime in points_of(look, seed).values()]
