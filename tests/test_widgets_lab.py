@@ -18,7 +18,7 @@ references = []""",
          "display(make_studio(), make_studio())",                   # two of a kind
          """gc.collect(); print("alive", sum(reference() is not None for reference in references), "of", len(references), "named; all", len(ALIVE),
     "thresholds", sorted((type(widget).__name__, len(widget.thresholds)) for widget in list(ALIVE) if hasattr(widget, "thresholds")))""",
-         "time.sleep(4); print('awake')"]
+         "time.sleep(8); print('awake')"]
 
 
 class Lent:
@@ -86,8 +86,12 @@ def test_a_widgets_life_in_jupyterlab(notebook):
 
     page.page.evaluate("() => { const { content } = window.jupyterapp.shell.currentWidget; content.activeCellIndex = 5; window.jupyterapp.commands.execute('notebook:run-cell'); }")
     page.page.wait_for_timeout(500)
-    notebook.views(1).locator("[data-plot='0']").press("ArrowRight")          # while the kernel sleeps the page answers at once
-    shown = float(notebook.views(1).locator("[data-plot='0']").get_attribute("aria-valuenow"))
+    plot = notebook.views(1).locator("[data-plot='0']")
+    before = plot.get_attribute("aria-valuenow")
+    plot.press("ArrowRight")                                        # the page answers while the kernel sleeps; it draws at its next frame
+    page.page.wait_for_function("([plot, before]) => plot.getAttribute('aria-valuenow') !== before", arg=[plot.element_handle(), before], timeout=20_000)
+    assert "awake" not in notebook.text(5)
+    shown = float(plot.get_attribute("aria-valuenow"))
     page.act({"do": "expect", "cell": 5, "text": "awake", "timeout": 30})
     notebook.probe("thresholds [('SeparationExplorer', 1), ('SeparationExplorer', 1)]")
     assert shown == pytest.approx(float(notebook.views(1).locator("[data-plot='0']").get_attribute("aria-valuenow")))
