@@ -579,7 +579,9 @@ def demo_command(arguments):
     from pixcl_nb.experiments.first_look import first_look, FirstLook
     whole = given_fields(arguments, DemoConfig)
     torch.set_num_threads(arguments.threads or (2 if "data" in whole else 1))
-    if "data" in whole: return run_demo(DemoConfig(**whole), arguments.out) and None
+    if "data" in whole:
+        run_demo(DemoConfig(**whole), arguments.out)
+        return
     look = given_fields(arguments, FirstLook)
     for name in sorted(set(whole) - set(look)):
         known = ", ".join(field.name for field in dataclasses.fields(FirstLook))

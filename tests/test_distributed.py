@@ -128,22 +128,31 @@ def two(tmp_path_factory):
     return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
 
 
-def test_two_processes_equal_one(two):
+def equal_one(two):
+    "What each of two processes found is what one finds."
     one = results()
     for rank in range(2):
         assert one.keys() == two[rank][0].keys()
         for name, value in one.items():
             fixed_rows = "masks" in name
             torch.testing.assert_close(two[rank][0][name], value, atol=1e-6 if fixed_rows else 2e-5, rtol=1e-6 if fixed_rows else 1e-3, msg=lambda text: f"{name}: {text}")
+    return one
+
+
+def test_two_processes_equal_one(two):
+    one = equal_one(two)
     start = create_method("moco", seed=0, view=PLAIN, queue_size=32).state_dict()
     assert (one["moco trained: branch.projector.layers.0.weight"] - start["branch.projector.layers.0.weight"]).abs().max() > 1e-3      # and it did move
 
 
-def test_both_processes_hold_the_same_bits(two):
+def same_on_both(two):
     for a, b in zip(two, two[1:]):
         for part in (0, 1):
             for name in a[part]:
                 if "running" not in name: torch.testing.assert_close(a[part][name], b[part][name], rtol=0, atol=0, msg=name)
+
+
+def test_both_processes_hold_the_same_bits(two): same_on_both(two)
 
 
 def test_one_process_killed_and_resumed_to_the_same_bits(two, tmp_path):

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parent))
-from test_distributed import PLAIN, TRAIN, generator, results
+from test_distributed import equal_one, same_on_both, PLAIN, TRAIN, generator
 from toy import ToyData, ToyMethod
 
 from pixcl_nb.methods.contract import create_method
@@ -68,16 +68,7 @@ def two_nodes(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_two_nodes_equal_one_process(two_nodes):
-    one = results()
-    for rank in range(2):
-        assert one.keys() == two_nodes[rank][0].keys()
-        for name, value in one.items():
-            fixed_rows = "masks" in name
-            torch.testing.assert_close(two_nodes[rank][0][name], value, atol=1e-6 if fixed_rows else 2e-5, rtol=1e-6 if fixed_rows else 1e-3, msg=lambda text: f"{name}: {text}")
-    for part in (0, 1):
-        for name in two_nodes[0][part]:
-            if "running" not in name: torch.testing.assert_close(two_nodes[0][part][name], two_nodes[1][part][name], rtol=0, atol=0, msg=name)
+def test_two_nodes_equal_one_process(two_nodes): equal_one(two_nodes), same_on_both(two_nodes)
 
 
 # ---- a node dies ------------------------------------------------------------------------------------------------------------

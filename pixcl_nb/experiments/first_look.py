@@ -16,6 +16,7 @@ import torch
 
 from ..checks import atomic_write, check_name, check_range, made_by
 from .demo import percent, picture, STYLE, table_row
+from .lessons import REPOSITORY
 from .regimes import (
     FOLDERS, gains, OWN_VIEWS, Regime, regime_point, scenes_of, start_of, STARTS, STEPS, view_of)
 from ..images.views import random_view
@@ -99,7 +100,7 @@ def found_again(
     return match_accuracy(match_features(*maps), truth, 1, tuple(maps[1].shape[-2:]))
 
 # %% ../../nbs/9_experiments/991_first_look.ipynb #c495c5b3
-REGIMES_PAGE = "https://github.com/pixcl-nb/pixcl_nb/blob/main/nbs/walkthroughs/regimes.ipynb"
+REGIMES_PAGE = f"{REPOSITORY}/walkthroughs/regimes.ipynb"
 WAYS_TO_USE = {"probe": "frozen linear probe", "finetune": "after fine-tuning"}
 
 def score_table(
@@ -189,8 +190,9 @@ def minutes(
     look:FirstLook # the settings
 )->int:
     "About how long it takes on one quiet core, scenes included."
-    one = sum(SCORE_SECONDS + TRAIN_SECONDS[name] for name in (None, *look.methods))
-    return round((RENDER_SECONDS + one * len(look.seeds)) / 60)
+    share = lambda name: (look.steps or STEPS[name]) / STEPS[name] if name else 0
+    one = sum(SCORE_SECONDS + TRAIN_SECONDS[name] * share(name) for name in (None, *look.methods))
+    return max(1, round((RENDER_SECONDS * look.scenes / 2400 + one * len(look.seeds)) / 60))
 
 # %% ../../nbs/9_experiments/991_first_look.ipynb #67fa8ac5
 def first_look(
