@@ -20,7 +20,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 from papers import (A1, A2, FIVE, FOUR, HONEST, MASTERS, ONE, QUICK, ROOT, SIX, THREE, TWO, bare, code, mark, mark_files, model, paper,
                     place_of, question, why, write)
-from pixcl_nb.course import sandbox as sandboxes
+from pixcl_nb.course import gradebook, sandbox as sandboxes
 from pixcl_nb.course.gradebook import mark_folder, open_gradebook
 from pixcl_nb.course.marking import feedback_page, mark_notebook, sandbox_for
 from pixcl_nb.course.packs import build_packs, find_masters, kind_of, marked_cells, student_copy
@@ -308,6 +308,7 @@ def test_an_interrupted_marking_goes_on(tmp_path):
         if len(seen) == 2: raise KeyboardInterrupt
     files = {f"{who}/1_info_nce.ipynb": bare(paper(ONE, {"loss": A1["loss"]})) for who in "abc"}
     with pytest.raises(KeyboardInterrupt): mark_files(tmp_path, files, say=say)
+    assert [row["remarks"] for row in csv.DictReader(open(tmp_path/"course"/"marks.csv"))] == ["", "", "not marked yet"]
     with open_gradebook(tmp_path/"course") as book: assert [s.score for s in book.assignment_submissions(ONE)] == [15, 15]
     results, course = mark_files(tmp_path, files, say=seen.append)
     assert [line.endswith("as before") for line in seen[2:5]] == [True, True, False] and [m.points for m in results] == [15] * 3
@@ -322,11 +323,18 @@ def test_marks_of_a_person_survive(tmp_path):
         book.find_grade("logits-seen", ONE, ONE, "ann").manual_score = 8
         book.find_comment("written", ONE, ONE, "ann").manual_comment = "well argued"
         book.db.commit()
+    table = tmp_path/"course"/"marks.csv"
+    table.write_text(table.read_text().replace(",15,0,15,", ",15,3,15,"))              # typed there too: what stands in Formgrader counts
     results, course = mark_files(tmp_path, {**files, "late/1_info_nce.ipynb": bare(paper(ONE))}, again=True)
-    rows = {row["student"]: row for row in csv.DictReader(open(course/"marks.csv"))}
+    rows = {row["student"]: row for row in csv.DictReader(table.open())}
     assert (rows["ann"]["points"], rows["ann"]["written"], rows["ann"]["total"]) == ("23", "9", "32")
     page = (course/"feedback"/"ann"/"1_info_nce.html").read_text()
     assert "well argued" in page and "9 of 10" in page
+    late = next(line for line in table.read_text().splitlines() if line.startswith("late,"))
+    table.write_text(table.read_text().replace(late, late.replace(",0,0,0,", ",0,7,7,")))
+    gradebook.export_marks(course, say=lambda line: None)                               # who has no Formgrader types into the table
+    rows = {row["student"]: row for row in csv.DictReader(table.open())}
+    assert (rows["late"]["written"], rows["late"]["total"], rows["ann"]["written"]) == ("7", "7", "9")
 
 
 def test_a_roster_late_days_and_tables_for_platforms(tmp_path):
@@ -487,9 +495,11 @@ def seen():
     except OSError: out["net"] = False
     pids = [p for p in os.listdir("/proc") if p.isdigit()]
     out["pids"] = len(pids)
-    out["environ"] = 0
+    out["environ"] = out["memory"] = 0
     for p in pids:
         try: out["environ"] += b"hunter2" in open(f"/proc/{{p}}/environ", "rb").read()
+        except OSError: pass
+        try: out["memory"] += int(p) != os.getpid() and bool(open(f"/proc/{{p}}/mem", "r+b"))
         except OSError: pass
     out["files"] = [p for p in ({str(tmp_path)!r}, {str(ROOT)!r} + "/.git", {str(ROOT)!r} + "/nbs", {str(ROOT)!r} + "/pixcl_nb", {str(ROOT)!r} + "/tests", "/etc/passwd", "/home") if os.path.exists(p)]
     return out
@@ -497,7 +507,7 @@ def info_nce(logits): raise RuntimeError("SEEN " + str(seen()))'''
     results, _ = mark_files(tmp_path, {"sly/1_info_nce.ipynb": bare(paper(ONE, {"loss": source})), "ann/1_info_nce.ipynb": bare(paper(ONE))}, fresh=["sly"])
     marked = next(m for m in results if m.student == "sly")
     seen = ast.literal_eval(re.search(r"\{.*\}", question(marked, "loss-seen").why).group())
-    assert seen["uid"] == 65534 and not seen["secret"] and not seen["net"] and seen["pids"] < 8 and not seen["environ"] and not seen["files"], seen
+    assert seen["uid"] == 65534 and not seen["secret"] and not seen["net"] and seen["pids"] < 8 and not seen["environ"] and not seen["memory"] and not seen["files"], seen
 
 
 def test_byte_code_of_a_closed_module():
