@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['NETWORK', 'QUEUE', 'GEOMETRIC', 'FEW_CELLS', 'ADAMW', 'SGD', 'STARTS', 'LAMBDAS', 'PARTNERS', 'SCOPES', 'LEARNED',
-           'SEEDS', 'OWN_VIEWS', 'TUNINGS', 'STEPS', 'NOT_SEEN', 'SWEEPS', 'Start', 'Regime', 'variant', 'plain_colour',
-           'regime_point', 'gains', 'grid', 'arms']
+           'SEEDS', 'OWN_VIEWS', 'TUNINGS', 'STEPS', 'NOT_SEEN', 'SHORTER', 'SWEEPS', 'Start', 'Regime', 'variant',
+           'plain_colour', 'regime_point', 'gains', 'grid', 'arms']
 
 # %% ../../nbs/9_experiments/98_regimes.ipynb #59c73866
 import dataclasses
@@ -296,6 +296,7 @@ STEPS = {"densecl": 1000, "auxiliary": 700}
 
 # %% ../../nbs/9_experiments/98_regimes.ipynb #dbb22bee
 NOT_SEEN = dict(seed=SEEDS, split=["test"], tune_colour=[.4])
+SHORTER = NOT_SEEN | dict(labels=[20], steps=[400])
 SWEEPS = {
     "recipes": [replace(one, **how) for how in TUNINGS for one in arms(labels=[20])],
     "headline": arms(labels=[20], **NOT_SEEN),
@@ -306,11 +307,11 @@ SWEEPS = {
         world=["adversarial", "natural"], method=[None, "moco"], views=["gentle", "strong"],
         scenes=[240], steps=[300], labels=[40], **NOT_SEEN),
     "labels": grid(method=[None, "label"], labels=[10, 40, 160], steps=[300], **NOT_SEEN),
-    "lambda": grid(method=[None, *LAMBDAS], labels=[20], **NOT_SEEN),
-    "partners": grid(method=[None, *PARTNERS], labels=[20], **NOT_SEEN),
-    "cp2": grid(method=[None, "cp2", "cp2 without"], labels=[20], **NOT_SEEN),
-    "steps": grid(method=[None, "densecl"], steps=[250, 1000], labels=[20], **NOT_SEEN),
-    "scenes": grid(method=[None, "densecl"], scenes=[240, 2400], labels=[20], **NOT_SEEN),
+    "lambda": grid(method=[None, *LAMBDAS], **SHORTER),
+    "partners": grid(method=[None, *PARTNERS], **SHORTER),
+    "cp2": grid(method=[None, "cp2", "cp2 without"], **SHORTER),
+    "steps": grid(method=[None, "densecl"], **SHORTER | dict(steps=[100, 400, 1000])),
+    "scenes": grid(method=[None, "densecl"], **SHORTER, scenes=[240, 2400]),
     "scopes": grid(method=[None, *SCOPES], labels=[40], steps=[300], **NOT_SEEN),
     "more steps": grid(method=[None, "densecl"], steps=[4000], labels=[20], **NOT_SEEN),
     "more scenes": grid(method=[None, "densecl"], scenes=[10_000], labels=[20], **NOT_SEEN)}
