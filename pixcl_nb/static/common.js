@@ -274,7 +274,7 @@ function linkedText(text, follow) {
 
 /** A row of patches: {element, set(title, items)}; an item has paint(context, size), text, title and perhaps onclick. */
 function patchStrip(size = 44) {
-  const title = h("div", { class: "pxw-caption" }), row = h("div", { class: "pxw-patches" }), element = h("div", { class: "pxw-strip" }, title, row);
+  const title = h("div", { class: "pxw-caption" }), row = h("div", { class: "pxw-patches" }), element = h("div", { class: "pxw-strip", style: "display: none" }, title, row);
   return { element, set(text, items) {
     element.style.display = items.length ? "" : "none";
     title.textContent = text;
