@@ -251,7 +251,7 @@ function followLinks(box, allowed, then = () => {}) {
     try { return decodeURIComponent(name) === (model.get("name") || "") && follow(query); } catch { return false; }
   };
   document.addEventListener("click", (event) => {
-    const link = event.target.closest?.('a[href*="#pixcl:"]');
+    const link = event.composedPath().find((element) => element.matches?.('a[href*="#pixcl:"]'));       // the link may lie in a shadow root
     if (!link) return;
     const moved = called(link.getAttribute("href").split("#pixcl:")[1]);
     event.preventDefault();                                              // never a jump of the page, and no other page
