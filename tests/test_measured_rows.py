@@ -37,6 +37,12 @@ def natural_rows():
             for sweep, count in NUMBER_OF_LABELS.items() for method in ("densecl", "auxiliary")]
 
 
+def short_rows():
+    "MoCo on 240 scenes: the same few steps in both worlds."
+    return [f"| {world}, 40 labels, 240 scenes | MoCo v2, {views} colour changes | {written(gain('views', 'moco', 'probe', world=name, views=views))} | {written(gain('views', 'moco', 'finetune', world=name, views=views))} |"
+            for name, world in {"natural": "natural world", "adversarial": "samples' world"}.items() for views in ("gentle", "strong")]
+
+
 def sample_rows():
     table, titles = claim("samples", "comparison")["table"], {"moco": "MoCo v2", "densecl": "DenseCL, by features", "cp2": "CP2", "auxiliary": "Auxiliary contrast, clusters of DenseCL's features"}
     over = lambda protocol, arm: written(paired_difference(table[protocol][arm], table[protocol]["random"]))
@@ -48,7 +54,7 @@ def street_rows():
     return [f"| street scenes, 8 and 18 labels | Auxiliary contrast, clusters of an ImageNet network | {written(against['start'])} | not measured |"]
 
 
-@pytest.mark.parametrize("row", [*natural_rows(), *sample_rows(), *street_rows()])
+@pytest.mark.parametrize("row", [*natural_rows(), *short_rows(), *sample_rows(), *street_rows()])
 def test_the_guides_table_is_the_committed_one(row):
     assert row in (NBS / "guide" / "which_method.md").read_text().splitlines()
 
@@ -61,6 +67,8 @@ def test_the_sentences_under_the_table_hold():
     for sweep in NUMBER_OF_LABELS:
         assert gain(sweep, "auxiliary", "probe")["mean"] > gain(sweep, "densecl", "probe")["mean"] > 0
         assert all(min(gain(sweep, method, "finetune")["each"]) > 0 for method in ("densecl", "auxiliary"))
+    assert all(max(row["difference"]["each"]) < 0 for row in gains(REGIMES["views"]["points"], "finetune"))
+    assert min(gain("views", "moco", "probe", world="natural", views="gentle")["each"]) > 0 > max(gain("views", "moco", "probe", world="natural", views="strong")["each"])
     street, labels = claim("extractor", "extractor_probe"), claim("camvid", "label_budget")["values"]
     assert street["against"]["noise"]["low"] > 0 and street["against"]["extractor"]["high"] < 0 and min(street["against"]["start"]["each"]) > 0
     found = {count: paired_difference(labels[f"contrast, {count} labels"], labels[f"scratch, {count} labels"]) for count in (8, 18, 37, 367)}

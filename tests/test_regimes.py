@@ -107,7 +107,7 @@ MADE = json.loads((Path(__file__).parent.parent / "nbs" / "walkthroughs" / "resu
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sweep, fields", [("more labels", dict(method=None, seed=1))])
+@pytest.mark.parametrize("sweep, fields", [("more labels", dict(method=None, seed=1)), ("views", dict(world="adversarial", method="moco", views="gentle", seed=0))])
 def test_a_committed_point_made_again_has_the_same_bits(sweep, fields, tmp_path):
     "The point's own settings, a folder with nothing in it: pretraining, fine-tuning and probe give the committed figures to the last digit."
     if MADE[sweep]["machine"]["torch"] != torch.__version__: pytest.skip(f"made with torch {MADE[sweep]['machine']['torch']}")
