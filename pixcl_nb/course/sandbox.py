@@ -8,6 +8,7 @@ __all__ = ['Limits', 'busy']
 # %% ../../nbs/course/103_sandbox.ipynb #8099bb18
 import builtins
 import contextlib
+import ctypes
 import importlib
 import importlib.util
 import json
@@ -165,14 +166,6 @@ def answer_order(
     return MEASURES[order["do"]](names[order["name"]], *order["values"], **order["keywords"])
 
 # %% ../../nbs/course/103_sandbox.ipynb #44ce8b52
-def readable_by_equals(
-    yes:bool # whether processes of the same user may read and write this one's memory
-):
-    "Linux's PR_SET_DUMPABLE; nothing elsewhere."
-    import ctypes
-    if sys.platform.startswith("linux"): ctypes.CDLL(None).prctl(4, int(yes), 0, 0, 0)
-
-
 def set_limits(
     limits:dict # of Limits
 ):
@@ -215,8 +208,8 @@ def serve(
     for name in PRELOAD: importlib.import_module(name)
     torch.set_num_threads(1)                             # a fork must not inherit a pool of threads
     shell, control = student_shell(), socket.socket(fileno=handle)
-    readable_by_equals(False)
-    control.sendall(b"r")
+    prctl = ctypes.CDLL(None).prctl if "WALLED" in os.environ else lambda *_: None
+    prctl(4, 0, 0, 0, 0), control.sendall(b"r")          # PR_SET_DUMPABLE: its memory is its own
     while (order := socket.recv_fds(control, 1, 1))[0]:
         if "WALLED" in os.environ:                       # what the last one left behind ends
             with contextlib.suppress(OSError): os.kill(-1, signal.SIGKILL)
@@ -224,7 +217,7 @@ def serve(
             while os.waitpid(-1, os.WNOHANG)[0]: pass
         ours = socket.socket(fileno=order[1][0])
         if os.fork() == 0:
-            control.close(), readable_by_equals(True)
+            control.close(), prctl(4, 1, 0, 0, 0)
             set_limits(limits)
             ours.sendall(b"r")
             try: student_process(ours.makefile("rwb"), shell)
