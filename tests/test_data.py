@@ -69,6 +69,22 @@ def test_shipped_scene_equals_rendered(split, index):
         assert file.getpalette()[:33] == [value for colour in SAMPLE_PALETTE for value in colour]
 
 
+def test_colours_of_the_classes_stay_apart_for_every_reader():
+    "CIEDE2000 between any two classes, and to the white of ignored pixels: normal, deuteranope and protanope vision (Machado et al. 2009)."
+    from skimage.color import deltaE_ciede2000, rgb2lab
+    machado = {"deuteranope": [[.367322, .860646, -.227968], [.280085, .672501, .047413], [-.011820, .042940, .968881]], "protanope": [[.152286, 1.052583, -.204868], [.114503, .786281, .099216], [-.003882, -.048116, 1.051998]]}
+    def nearest(palette, matrix):
+        colours = np.array([*palette, [255, 255, 255]]) / 255
+        linear = (np.where(colours <= .04045, colours / 12.92, ((colours + .055) / 1.055) ** 2.4) @ np.transpose(matrix)).clip(0, 1)
+        lab = rgb2lab(np.where(linear <= .0031308, linear * 12.92, 1.055 * linear.clip(1e-9) ** (1 / 2.4) - .055)[None])[0]
+        first, second = np.triu_indices(len(lab), 1)
+        return deltaE_ciede2000(lab[first], lab[second]).min()
+    palette = load_data("samples", SHIPPED, "test").palette.tolist()
+    assert palette == SAMPLE_PALETTE and min(nearest(palette, matrix) for matrix in (np.eye(3), *machado.values())) > 18
+    before = [[116, 173, 209], [65, 130, 60], [49, 54, 149], [165, 90, 60], [140, 140, 140], [255, 217, 47], [166, 216, 84], [215, 48, 39], [253, 174, 97], [244, 109, 180], [118, 42, 131]]
+    assert nearest(before, machado["deuteranope"]) < 1                         # melons and fish were one colour
+
+
 def test_shipped_pair_equals_rendered():
     image_a, image_b, points = sample_pair(7)
     assert np.array_equal(np.array(Image.open(SHIPPED/"pairs"/"07_a.png")), image_a)

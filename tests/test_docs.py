@@ -29,7 +29,7 @@ SITE = ROOT / "nbs" / "site"
 SETTINGS = ConfigParser(delimiters=["="])
 SETTINGS.read(ROOT / "settings.ini", encoding="utf-8")
 GIT = SETTINGS["DEFAULT"]["git_url"]
-WIDGET = "studio"                                          # the one that is quick to make; `make docs` makes all
+WIDGETS = ["studio", "face"]                               # those that are quick to make; `make docs` makes all
 NOTEBOOKS = [path for path in sorted((ROOT / "nbs").rglob("*.ipynb")) if ".ipynb_checkpoints" not in path.parts]
 MODULES = sorted(".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in (ROOT / "pixcl_nb").rglob("*.py")
                  if path.name != "_modidx.py" and re.search(r"^__all__ = \['", path.read_text(), re.M))
@@ -39,12 +39,12 @@ MODULES = sorted(".".join(path.relative_to(ROOT).with_suffix("").parts).removesu
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
-    "(exit code, what was said, the site). Laid out in this process, which has torch loaded; one widget."
+    "(exit code, what was said, the site). Laid out in this process, which has torch loaded; two widgets."
     folder, said = tmp_path_factory.mktemp("site"), tempfile.TemporaryFile("w+")
     sys.path.insert(0, str(SITE))
     try:
         from make_site import assemble, build
-        broken = assemble(folder / "source", [WIDGET])
+        broken = assemble(folder / "source", WIDGETS)
     finally: sys.path.remove(str(SITE))
     code = build(folder / "source", folder / "docs", said)
     said.seek(0)
@@ -396,9 +396,25 @@ def test_widget_answers_and_follows_the_page(visit):
     inside.wait_for_function("before => document.querySelector('.pxw').innerText !== before", arg=before)
 
 
+@pytest.mark.parametrize("address, link", [("index.html", "the mouth"), ("walkthroughs/explore.html", "a part and its partner")])
+def test_links_of_the_text_move_the_widget_of_the_page(visit, address, link):
+    "The start page and explore: a frame that was asleep hears the link too."
+    page = visit(address)
+    words = page.get_by_role("link", name=link).first
+    words.scroll_into_view_if_needed()
+    frame = page.locator("iframe[data-name=face]")
+    frame.wait_for()
+    words.click()
+    inside = frame.element_handle().content_frame()
+    inside.wait_for_function("() => window.pixcl?.shown")
+    wanted = {"the mouth": "model.get('pixel').join() === '437,456' && model.get('preset') !== 'where training helps'", "a part and its partner": "model.get('preset') === 'a part and its partner'"}[link]
+    inside.wait_for_function(f"() => {{ const {{ model }} = window.pixcl; return {wanted}; }}")
+    assert page.url.endswith(address)                                         # no jump, no other page
+
+
 @pytest.mark.parametrize("width", [390, 1000, 1400])
 def test_no_page_is_wider_than_the_window(visit, width):
     page = visit("index.html")
     page.set_viewport_size({"width": width, "height": 900})
-    for address in ("4_losses/41_infonce.html", "api/losses.infonce.html", "widgets.html"):
+    for address in ("index.html", "4_losses/41_infonce.html", "api/losses.infonce.html", "widgets.html"):
         assert visit(address).evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") == 0, address

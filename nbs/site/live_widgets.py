@@ -1,7 +1,10 @@
-"""The five widgets as pages that answer without a kernel, made from the sample encoders, the samples and photographs."""
+"""The five widgets as pages that answer without a kernel: ImageNet's small network on photographs, the sample encoders on the samples."""
+import contextlib
+import io
 import re
 
 import torch
+import torch.nn.functional as F
 
 from pixcl_nb.images.compositor import CopyPasteConfig, copy_paste
 from pixcl_nb.images.data import load_data
@@ -28,22 +31,58 @@ def untrained():
         return create_encoder("pixcl_tiny").eval()
 
 
+def imagenet(layer, pretrained="package"):
+    "Some layers of EfficientNet-Lite0 (extra `imagenet`), or of the same network with random weights."
+    with torch.random.fork_rng(), contextlib.redirect_stdout(io.StringIO()):
+        torch.manual_seed(0)
+        return create_encoder("tf_efficientnet_lite0", pretrained=pretrained, layer=layer).eval()
+
+
+def part(photo, top, left, bottom, right, height=512):
+    "A part of a photograph, so many pixels high."
+    cut = photo[None, :, top:bottom, left:right].float()
+    return F.interpolate(cut, (height, round(height * (right - left) / (bottom - top))), mode="bicubic", antialias=True)[0].clamp(0, 255).round().to(torch.uint8)
+
+
+def face():
+    "The cat's eye in the woman's face: four places marked by hand, as in explore."
+    photos = load_photos()
+    cat, woman = part(photos["chelsea"], 0, 0, 300, 451), part(photos["astronaut"], 0, 100, 210, 352)
+    on_cat = torch.tensor([[173, 111], [314, 131], [267, 240], [256, 267]]) * 512 / 300
+    on_woman = (torch.tensor([[204, 101], [247, 103], [224, 127], [224, 146]]) - torch.tensor([100, 0])) * 512 / 210
+    encoders = {"ImageNet": imagenet(16), "random weights": imagenet(16, False)}
+    return CorrespondenceExplorer(cat, woman, encoder=encoders, truth=(on_cat, on_woman), size=512, other="random weights", name="face")
+
+
 def correspondence():
     first, second, truth = stereo_pair()
-    return CorrespondenceExplorer(first, second, encoder={"DenseCL": sample_encoder("densecl"), "random weights": untrained()}, truth=truth, size=256)
+    encoders = {"ImageNet": imagenet([8, 16]), "random weights": imagenet([8, 16], False), "DenseCL": sample_encoder("densecl")}
+    return CorrespondenceExplorer(first, second, encoder=encoders, truth=truth, size=512, other="random weights", name="bike")
 
 
 def scenes():
-    "A correspondence explorer for two renderings of one scene, by three encoders."
-    pair, encoders = load_pairs()[0], {"DenseCL": sample_encoder("densecl"), "random weights": untrained(), "MoCo v2": sample_encoder("moco")}
-    return CorrespondenceExplorer(pair.image_a, pair.image_b, encoder=encoders, truth=(pair.points_a, pair.points_b), other="random weights")
+    "A correspondence explorer for two renderings of one scene, by the encoders that were trained on such."
+    pair, encoders = load_pairs()[1], {"CP2": sample_encoder("cp2"), "random weights": untrained(), "DenseCL": sample_encoder("densecl"), "label contrast": sample_encoder("label")}
+    return CorrespondenceExplorer(pair.image_a, pair.image_b, encoder=encoders, truth=(pair.points_a, pair.points_b), other="random weights", name="scene")
+
+
+def things():
+    "Six photographs in the colours of ImageNet's features."
+    squares = []
+    for photo in load_photos().values():
+        height, width = photo.shape[1:]
+        short = min(height, width)
+        squares.append(part(photo, (height - short) // 2, (width - short) // 2, (height + short) // 2, (width + short) // 2, 448))
+    with torch.no_grad(): features = encode(imagenet([8, 16, 32]), torch.stack(squares))
+    return EmbeddingExplorer(torch.stack(squares), features, layout="pca", colour_by="PCA", paint=True, clusters=0, name="things")
 
 
 def embedding():
     test = load_data("samples", split="test")
     batch = test.batch(range(0, 56, 7))
-    with torch.no_grad(): maps = {name: encode(encoder, batch.images) for name, encoder in (("random weights", untrained()), ("DenseCL", sample_encoder("densecl")))}
-    return EmbeddingExplorer(batch.images, maps, masks=batch.masks, class_names=test.class_names, palette=test.palette, layout="pca")
+    encoders = {"random weights": untrained(), "DenseCL": sample_encoder("densecl"), "label contrast": sample_encoder("label")}
+    with torch.no_grad(): maps = {name: encode(encoder, batch.images) for name, encoder in encoders.items()}
+    return EmbeddingExplorer(batch.images, maps, masks=batch.masks, class_names=test.class_names, palette=test.palette, layout="pca", colour_by="PCA", paint=True, name="cloud")
 
 
 def studio(): return CopyPasteStudio(dict(list(load_photos().items())[:4]), size=160, stride=16)
@@ -65,7 +104,8 @@ def monitor():
     return watched
 
 
-WIDGETS = dict(correspondence=correspondence, scenes=scenes, embedding=embedding, studio=studio, separation=separation, monitor=monitor)   # name of the page → its maker
+WIDGETS = dict(face=face, correspondence=correspondence, scenes=scenes, things=things, embedding=embedding, studio=studio, separation=separation, monitor=monitor)   # name of the page → its maker
+IN_EXPLORE = dict(face="face", bike="correspondence", scene="scenes", things="things", cloud="embedding", studio="studio", apart="separation")   # what explore calls it → name of the page
 
 
 def write_widgets(folder, names=None):

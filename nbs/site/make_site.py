@@ -5,6 +5,7 @@
 `assemble` lays the pages into the source folder with the layout of nbs/, `build` runs Sphinx over them; warnings are errors.
 """
 import argparse
+import html
 import importlib.metadata
 import json
 import os
@@ -80,6 +81,7 @@ class Links:
 
     def one(self, found, home, page):
         picture, words, (target, mark, anchor) = found[1], found[2], found[3].partition("#")
+        if found[3].startswith("#pixcl:"): return f'<a href="{html.escape(found[3])}">{words}</a>'       # moves a widget, see site.js; no anchor is looked for
         if re.match(r"#?[a-z]+:", found[3]): return found[0]
         anchor = anchor.lower()                                                  # Jupyter's headings keep their capitals, the site's do not
         if not target: return f"{picture}[{words}](#{anchor})"
@@ -141,13 +143,35 @@ def shown_notebook(path, page, links, modules):
     return {"cells": cells, "metadata": {"kernelspec": notebook["metadata"].get("kernelspec", {"name": "python3", "display_name": "python3", "language": "python"}), "language_info": {"name": "python"}}, "nbformat": 4, "nbformat_minor": 5}
 
 
-def frame(name):
-    "A widget's page within a page."
-    return (f'<iframe class="live" id="live-{name}" src="live/{name}.html" title="{name}" loading="lazy"></iframe>\n'
-            f'<p class="source"><a href="live/{name}.html">this widget alone</a></p>')
+def frame(name, page, called=None):
+    "A widget's page within a page, as raw HTML in Markdown; links of the text call it by its `name`."
+    file = "../" * page.count("/") + f"live/{name}.html"
+    return (f'```{{raw}} html\n<iframe class="live" id="live-{name}" data-name="{called or name}" src="{file}" title="{called or name}" loading="lazy"></iframe>\n'
+            f'<p class="source"><a href="{file}">this widget alone</a></p>\n```')
 
 
-def with_frames(text, names): return re.sub(r"^<!-- widget: (\w+) -->$", lambda found: f"```{{raw}} html\n{frame(found[1])}\n```" if found[1] in names else "", text, flags=re.M)
+def with_frames(text, names, page): return re.sub(r"^<!-- widget: (\w+) -->$", lambda found: frame(found[1], page) if found[1] in names else "", text, flags=re.M)
+
+
+def with_live_cells(notebook, names, page):
+    "Cells of explore that show a widget get the live one in place of its picture, so that the links of the text move it here too."
+    from live_widgets import IN_EXPLORE
+    cells = []
+    for cell in notebook["cells"]:
+        called = cell["source"].rsplit("\n", 1)[-1].strip() if cell["cell_type"] == "code" else ""
+        name = IN_EXPLORE.get(called)
+        if name in names: cell = {**cell, "outputs": [output for output in cell["outputs"] if "image/png" not in output.get("data", {})]}
+        cells.append(cell)
+        if name in names: cells.append(dict(cell_type="markdown", id=f"live-{name}", metadata={}, source=frame(name, page, called)))
+    return {**notebook, "cells": cells}
+
+
+def first_sight(notebook, links, names):
+    "The start page begins with a picture that the text drives."
+    if "face" not in names: return notebook
+    text = with_frames(links((SITE / "first.md").read_text(encoding="utf-8"), SITE / "first.md", "index"), names, "index")
+    cells = notebook["cells"]
+    return {**notebook, "cells": [cells[0], dict(cell_type="markdown", id="first-sight", metadata={}, source=text), *cells[1:]]}
 
 
 # ---------- all of them
@@ -177,15 +201,18 @@ def assemble(folder, widgets=None):
     git_url, modules = settings()["git_url"], api_pages.read_package(ROOT)
     with tempfile.TemporaryDirectory() as packs:
         pages = find_pages(student_copies(Path(packs)))
-        links = Links(shown_by(pages, modules), folder, git_url)
+        links, shown = Links(shown_by(pages, modules), folder, git_url), live(folder, widgets)
         for page, path in pages.items():
             target = folder / (page + path.suffix)
             target.parent.mkdir(parents=True, exist_ok=True)
             if path.suffix == ".ipynb": text = shown_notebook(path, page, links, modules)
             else: text = links(path.read_text(encoding="utf-8"), path, page)
-            if page == "index": text["cells"].append(dict(cell_type="markdown", id="contents", metadata={}, source=contents(pages)))
+            if page == "index":
+                text = first_sight(text, links, shown)
+                text["cells"].append(dict(cell_type="markdown", id="contents", metadata={}, source=contents(pages)))
+            if page == "walkthroughs/explore" and shown: text = with_live_cells(text, shown, page)
             if page == "assignments/STUDENTS": text += "\n\n" + tree("", [one.removeprefix("assignments/") for one in pages if one.startswith("assignments/") and one != page]) + "\n"
-            if page == "widgets": text = with_frames(text, live(folder, widgets))
+            if page == "widgets": text = with_frames(text, shown, page)
             target.write_text(json.dumps(text) if isinstance(text, dict) else text, encoding="utf-8")
     api_pages.write_pages(modules, folder, git_url)
     (folder / "_static").mkdir()

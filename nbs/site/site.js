@@ -15,6 +15,28 @@ addEventListener("DOMContentLoaded", () => {
   dark.addEventListener("change", tell);
 });
 
+// A link of the text, [the wheel](#pixcl:bike?pixel=300,262), moves the widget of that name, which stands in a frame: it hears the same words (followLinks in static/common.js). A frame that is not loaded yet hears them when it is.
+addEventListener("DOMContentLoaded", () => {
+  const frames = [...document.querySelectorAll("iframe.live")], awake = new Set(), waiting = new Map();
+  addEventListener("message", event => {
+    const frame = frames.find(one => one.contentWindow === event.source);
+    if (!frame || !(event.data?.height > 0)) return;
+    awake.add(frame);
+    if (waiting.has(frame)) { frame.contentWindow.postMessage({ pixcl: waiting.get(frame) }, "*"); waiting.delete(frame); }
+  });
+  addEventListener("click", event => {
+    const words = event.target.closest?.('a[href*="#pixcl:"]')?.getAttribute("href").split("#pixcl:")[1];
+    if (words === undefined) return;
+    event.preventDefault();
+    const name = decodeURIComponent(words.split("?")[0]);
+    for (const frame of frames.filter(one => one.dataset.name === name)) {
+      if (awake.has(frame)) frame.contentWindow.postMessage({ pixcl: words }, "*"); else waiting.set(frame, words);
+      const { top, bottom } = frame.getBoundingClientRect();
+      if (bottom < 80 || top > innerHeight - 80) frame.scrollIntoView({ block: "nearest" });
+    }
+  });
+});
+
 // A full stop stays on the line of its formula.
 addEventListener("DOMContentLoaded", () => {
   for (const formula of document.querySelectorAll("span.math")) {

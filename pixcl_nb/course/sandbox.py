@@ -167,6 +167,14 @@ def answer_order(
     return MEASURES[order["do"]](names[order["name"]], *order["values"], **order["keywords"])
 
 # %% ../../nbs/course/103_sandbox.ipynb #44ce8b52
+def readable_by_equals(
+    yes:bool # whether processes of the same user may read and write this one's memory
+):
+    "Linux's PR_SET_DUMPABLE; nothing elsewhere."
+    import ctypes
+    if sys.platform.startswith("linux"): ctypes.CDLL(None).prctl(4, int(yes), 0, 0, 0)
+
+
 def set_limits(
     limits:dict # of Limits
 ):
@@ -175,7 +183,7 @@ def set_limits(
     held = Path("/proc/self/statm")
     held = int(held.read_text().split()[0]) * resource.getpagesize() if held.exists() else 0
     values = dict(AS=held + limits["memory"] * 2**20, CORE=0, NOFILE=256)
-    if "PIXCL_SANDBOX" in os.environ: values["NPROC"] = limits["processes"]
+    if "WALLED" in os.environ: values["NPROC"] = limits["processes"]
     for name, value in values.items():
         with contextlib.suppress(ValueError, OSError):
             resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (value, value))
@@ -209,15 +217,16 @@ def serve(
     for name in PRELOAD: importlib.import_module(name)
     torch.set_num_threads(1)                             # a fork must not inherit a pool of threads
     shell, control = student_shell(), socket.socket(fileno=handle)
+    readable_by_equals(False)
     control.sendall(b"r")
     while (order := socket.recv_fds(control, 1, 1))[0]:
-        if "PIXCL_SANDBOX" in os.environ:                # what the last one left behind ends
+        if "WALLED" in os.environ:                       # what the last one left behind ends
             with contextlib.suppress(OSError): os.kill(-1, signal.SIGKILL)
         with contextlib.suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG)[0]: pass
         ours = socket.socket(fileno=order[1][0])
         if os.fork() == 0:
-            control.close()
+            control.close(), readable_by_equals(True)
             set_limits(limits)
             ours.sendall(b"r")
             try: student_process(ours.makefile("rwb"), shell)
@@ -357,7 +366,7 @@ def command_of(
         work = Path(sandbox.folder)/"work"
         work.mkdir(exist_ok=True)
         return dict(args=program, cwd=work, env=dict(inside, HOME=str(work), PYTHONPATH=str(sandbox.library)))
-    inside.update(HOME="/tmp", PYTHONPATH="/course", PIXCL_SANDBOX="1", MPLCONFIGDIR="/tmp/.matplotlib",
+    inside.update(HOME="/tmp", PYTHONPATH="/course", WALLED="1", MPLCONFIGDIR="/tmp/.matplotlib",
                   IPYTHONDIR="/tmp/.ipython")
     words = [word for name, value in inside.items() for word in ("--setenv", name, value)]
     line = wall(sandbox.library, sandbox.limits, sandbox.closed, space) + words

@@ -437,7 +437,7 @@ function render({ model, el }) {
   const follow = followLinks(box, ["pixel", "layer", "other", "swapped", "k", "opacity", "strongest", "upsampling", "contours", "colours", "all_mutual", "preset"], (values) => {
     const preset = model.get("presets").find(({ name }) => name === values.preset);
     if (preset) choose(preset);
-    else if (values.pixel) { now.pixel = values.pixel.slice(); now.pinned = true; now.pinnedAt = now.pixel.slice(); quick(true); }
+    else if (values.pixel) { ownPixel(); now.pixel = values.pixel.slice(); now.pinned = true; now.pinnedAt = now.pixel.slice(); quick(true); }
   });
   const words = () => { text.replaceChildren(...linkedText(model.get("text"), follow)); text.style.display = model.get("text") ? "" : "none"; };
   box.listen("text", words);

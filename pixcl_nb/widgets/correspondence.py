@@ -413,9 +413,10 @@ def helped_pixel(
     shown:dict, # from `survey_cells`, of the features shown
     beside:dict # of those beside
 ): # index, or None
-    "Where training helps: found within 1.5 cells, and the rank improved most."
+    "Where training helps: found within 1.5 cells, and the rank, as a share of the cells, improved most."
     right = np.nan_to_num(shown["off"], nan=9) <= 1.5
-    gain = np.where(right, np.nan_to_num(beside["rank"] / shown["rank"], nan=0), 0)
+    ranks = [survey["rank"] / survey["cells"] for survey in (beside, shown)]
+    gain = np.where(right, np.nan_to_num(ranks[0] / ranks[1], nan=0), 0)
     return int(gain.argmax()) if gain.max() > 1 else None
 
 # %% ../../nbs/8_widgets/82_correspondence.ipynb #555bd4b7
@@ -468,8 +469,9 @@ def preset_sentence(
     rank = lambda survey: f"number {int(survey['rank'][index])}"
     known, cosine, cells = np.isfinite(shown["off"][index]), f"{shown['cosine'][index]:.2f}", shown["cells"]
     if name == "where training helps":
-        return (f"Of {cells} cells, {layer} has the true place as {rank(shown)}, {other} as {rank(beside)}: "
-                "of all pixels asked, the rank that improves most.")
+        among = "" if beside["cells"] == cells else f" of {beside['cells']}"
+        return (f"Of {cells} cells, {layer} has the true place as {rank(shown)}, {other} as {rank(beside)}"
+                f"{among}: of all pixels asked, the rank that improves most.")
     if name == "where it fails":
         return (f"{layer} has the true place as {rank(shown)} of {cells} cells; its best match is "
                 f"{shown['off'][index]:.0f} cells off, with a cosine of {cosine}.")
