@@ -261,7 +261,7 @@ def test_paper_has_the_pictures_and_no_controls(open_widget):
     page = open_widget(make_explorer(other="noise"), scheme="dark")
     page.page.emulate_media(media="print")
     page.settle(6)
-    assert page.js("() => document.querySelector('.pxw').dataset.theme") == "light" and not page.page.locator(".pxw-controls").first.is_visible()
+    assert page.js("() => document.querySelector('.pxw').dataset.theme") == "light" and not page.page.locator(".pxw-controls").first.is_visible() and not page.page.locator("kbd").first.is_visible()
     marks, stage = (page.js("s => { const b = document.querySelector(s).getBoundingClientRect(); return [b.width, b.height]; }", selector) for selector in (".marks", ".stage"))
     assert marks == pytest.approx(stage, abs=2)
 

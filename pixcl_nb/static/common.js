@@ -251,7 +251,7 @@ function followLinks(box, allowed, then = () => {}) {
     try { return decodeURIComponent(name) === (model.get("name") || "") && follow(query); } catch { return false; }
   };
   document.addEventListener("click", (event) => {
-    const link = event.target.closest?.('a[href*="#pixcl:"]');
+    const link = event.composedPath().find((element) => element.matches?.('a[href*="#pixcl:"]'));       // the link may lie in a shadow root
     if (!link) return;
     const moved = called(link.getAttribute("href").split("#pixcl:")[1]);
     event.preventDefault();                                              // never a jump of the page, and no other page
@@ -274,7 +274,7 @@ function linkedText(text, follow) {
 
 /** A row of patches: {element, set(title, items)}; an item has paint(context, size), text, title and perhaps onclick. */
 function patchStrip(size = 44) {
-  const title = h("div", { class: "pxw-caption" }), row = h("div", { class: "pxw-patches" }), element = h("div", { class: "pxw-strip" }, title, row);
+  const title = h("div", { class: "pxw-caption" }), row = h("div", { class: "pxw-patches" }), element = h("div", { class: "pxw-strip", style: "display: none" }, title, row);
   return { element, set(text, items) {
     element.style.display = items.length ? "" : "none";
     title.textContent = text;

@@ -155,7 +155,7 @@ function render({ model, el }) {
     key('<circle cx="8" cy="6" r="4.5" fill="none" stroke="#e69f00" stroke-width="2" stroke-dasharray="3 2"/>', "best match, not mutual"),
     key('<circle cx="8" cy="6" r="2.5" fill="#fff" stroke="#000"/>', "next best places"),
     truth ? key('<path d="M8 1 13 6 8 11 3 6Z" fill="none" stroke="#000" stroke-width="3"/><path d="M8 1 13 6 8 11 3 6Z" fill="none" stroke="#56b4e9" stroke-width="1.6"/>', "true place") : null,
-    h("span", {}, h("kbd", {}, "←↑↓→"), "move"), h("span", {}, h("kbd", {}, "Enter"), "or click: pin"), h("span", {}, h("kbd", {}, "S"), "swap"));
+    ...[["←↑↓→", "move"], ["Enter", "or click: pin"], ["S", "swap"]].map(([name, does]) => h("span", { class: "pxw-screen pxw-keys" }, h("kbd", {}, name), does)));
   box.root.append(...(model.get("label") ? [h("div", { class: "pxw-caption" }, h("b", {}, model.get("label")))] : []),
     text, presets, controls(pick.element, compare.element, scale.element, swap),
     controls(share.element, opacity.element, upsampling.element, contours.element, count.element, every.element), stage, sentence, strip.element, legend);

@@ -295,7 +295,7 @@ function render({ model, el }) {
     second = controls(...Object.values(switches).map((s) => s.element));
   const left = h("div", { class: "pxe-left" }, plot, readout), right = h("div", { class: "pxe-right" }, pictures, h("div", { class: "pxe-info" }, lens, tally));
   root.append(...(model.get("label") ? [h("div", { class: "pxw-caption" }, h("b", {}, model.get("label")))] : []), words, top, second, componentRow, ...(stepRow ? [stepRow] : []), h("div", { class: "pxe-both" }, left, right), verdict, strips[0].element, strips[1].element, legend,
-    h("div", { class: "pxw-note", id: hint }, "Draw around points, or around pixels: the other side lights up. Click a point or a pixel for its neighbours. ", h("kbd", {}, "Shift"), " adds, ", h("kbd", {}, "Alt"), " takes away. Click the plot, then the wheel zooms. Keys: arrows, ",
+    h("div", { class: "pxw-note pxw-screen", id: hint }, "Draw around points, or around pixels: the other side lights up. Click a point or a pixel for its neighbours. ", h("kbd", {}, "Shift"), " adds, ", h("kbd", {}, "Alt"), " takes away. Click the plot, then the wheel zooms. Keys: arrows, ",
       h("kbd", {}, "Enter"), ", ", h("kbd", {}, "+"), h("kbd", {}, "−"), h("kbd", {}, "0"), ", ", h("kbd", {}, "Esc"), "."));
 
   // --- renderer: WebGL, or the canvas; a lost context changes over
