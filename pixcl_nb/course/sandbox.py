@@ -132,7 +132,9 @@ def student_shell():
     options.HistoryManager.enabled = False
     options.InteractiveShell.colors = "NoColor"
     options.InteractiveShell.autoawait = True
-    return Shell.instance(config=options)
+    shell = Shell.instance(config=options)
+    shell.InteractiveTB.structured_traceback = lambda *error, **how: []     # nobody reads it, and it takes half a second
+    return shell
 
 
 def error_of(
