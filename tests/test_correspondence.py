@@ -12,12 +12,12 @@ import pytest
 import torch
 from PIL import Image
 
-from browser import find_chromium, no_browser, open_widget  # noqa: F401  (a fixture)
+from browser import chromium, find_chromium, no_browser, open_widget  # noqa: F401  (a fixture)
 from pixcl_nb.images.pairs import load_pairs, stereo_pair
 from pixcl_nb.networks.encoders import create_encoder
 from pixcl_nb.networks.weights import sample_encoder
 from pixcl_nb.widgets import CorrespondenceExplorer
-from pixcl_nb.widgets.base import uri_picture
+from pixcl_nb.widgets.base import read_static, uri_picture
 from pixcl_nb.widgets.correspondence import joint_bilateral, strongest_level, text_link
 
 
@@ -168,6 +168,26 @@ def test_the_browsers_upsampling_is_pythons(open_widget):
 
 
 # ---------------------------------------------------------------- neighbours, presets, links
+def test_products_are_those_of_a_plain_loop_with_and_without_webassembly():
+    "Rows that 16 does not divide, the largest entries, one cell, and a page that forbids WebAssembly."
+    browser = chromium()
+    if isinstance(browser, str): no_browser(browser)
+    page = browser.new_page()
+    code = "([script, cells, channels, forbidden]) => { if (forbidden) delete window.WebAssembly;" + """
+      const { dotAll, fastRows } = new Function(script + '; return { dotAll, fastRows };')();
+      const data = Int8Array.from({ length: cells * channels }, (_, i) => (i * 7919) % 255 - 127), vector = Int32Array.from({ length: channels }, (_, k) => k % 3 ? 127 : -127), out = new Int32Array(cells);
+      data.fill(127, 0, channels);
+      const map = { data, cells, channels };
+      dotAll(map, vector, out); dotAll(map, vector, out);
+      const plain = Array.from({ length: cells }, (_, i) => { let sum = 0; for (let k = 0; k < channels; k++) sum += data[i * channels + k] * vector[k]; return sum; });
+      return [[...out].join() === plain.join(), Boolean(map.fast)]; }"""
+    try:
+        for forbidden in (False, True):
+            for cells, channels in ((1, 1), (7, 16), (5, 40), (64, 130), (3, 512)):
+                assert page.evaluate(code, [read_static("common.js"), cells, channels, forbidden]) == [True, not forbidden], (cells, channels, forbidden)
+    finally: page.close()
+
+
 def test_a_click_shows_the_nearest_cells_of_both_images(open_widget):
     widget = make_explorer()
     page = open_widget(widget)

@@ -612,7 +612,8 @@ function render({ model, el }) {
   // --- neighbours: in the full space, over all images, and on the plane
   let verdictOf = -1;
   const FULL = "#e69f00", PLANE = "#56b4e9", asked = () => model.get("asked");
-  const rowsNow = () => ({ data: vectors.subarray(stepNow() * count * channels, (stepNow() + 1) * count * channels), cells: count, channels });
+  let rowsKept = {};                     // of one step, since dotAll lays them out once
+  const rowsNow = () => (rowsKept.step === stepNow() ? rowsKept : (rowsKept = { step: stepNow(), data: vectors.subarray(stepNow() * count * channels, (stepNow() + 1) * count * channels), cells: count, channels }));
   function nearestInFull(point, k) {
     const map = rowsNow();
     for (let c = 0, p = point * channels; c < channels; c++, p++) query[c] = map.data[p];
