@@ -119,6 +119,7 @@ STARTS |= {key: variant("densecl", f"DenseCL, λ = {value:g}", loss_lambda=value
            for key, value in LAMBDAS.items() if key not in STARTS}
 STARTS |= {key: variant("densecl", f"DenseCL, {key}", positives=kind)
            for key, kind in PARTNERS.items() if key not in STARTS}
+STARTS["feature alone"] = variant("by feature", "DenseCL, by feature, λ = 1", loss_lambda=1.)
 STARTS |= {key: variant("label", f"Label contrast, scope {key}", form=form)
            for key, form in LABEL_FORMS.items() if key not in STARTS}
 
@@ -309,6 +310,7 @@ SWEEPS = {
     "labels": grid(method=[None, "label"], labels=[10, 40, 160], steps=[300], **NOT_SEEN),
     "lambda": grid(method=[None, *LAMBDAS], **SHORTER),
     "partners": grid(method=[None, *PARTNERS], **SHORTER),
+    "lambda by feature": grid(method=[None, "lambda 0", "by feature", "feature alone"], **SHORTER),
     "cp2": grid(method=[None, "cp2", "cp2 without"], **SHORTER),
     "steps": grid(method=[None, "densecl"], **SHORTER | dict(steps=[100, 400, 1000])),
     "scenes": grid(method=[None, "densecl"], **SHORTER, scenes=[240, 2400]),
