@@ -9,7 +9,6 @@ __all__ = ['Limits', 'busy']
 import builtins
 import contextlib
 import ctypes
-import importlib
 import importlib.util
 import json
 import os
@@ -338,9 +337,7 @@ class Sandbox:
         unsafe:bool=False # without bubblewrap
     ):
         if not unsafe: bubblewrap()
-        self.limits = limits
-        self.closed = tuple(closed)
-        self.unsafe = unsafe
+        self.limits, self.closed, self.unsafe = limits, tuple(closed), unsafe
         self.folder = tempfile.mkdtemp(prefix="pixcl-sandbox-")
         os.chmod(self.folder, 0o755)
         self.library = copy_library(Path(self.folder)/"library", self.closed)
