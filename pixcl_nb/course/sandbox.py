@@ -127,12 +127,9 @@ def student_shell():
         "Figures are drawn nowhere, and `exit()` ends nothing."
         def enable_gui(self, gui=None): return None
         def ask_exit(self): return None
-    options = Config()
-    options.HistoryManager.enabled = False
-    options.InteractiveShell.colors = "NoColor"
-    options.InteractiveShell.autoawait = True
-    shell = Shell.instance(config=options)
-    shell.InteractiveTB.structured_traceback = lambda *error, **how: []     # nobody reads it, and it takes half a second
+    given = dict(HistoryManager=dict(enabled=False), InteractiveShell=dict(colors="NoColor", autoawait=True))
+    shell = Shell.instance(config=Config(given))
+    shell.InteractiveTB.structured_traceback = lambda *error, **how: []   # half a second that nobody reads
     return shell
 
 
