@@ -9,7 +9,6 @@ __all__ = ['Limits', 'busy']
 import builtins
 import contextlib
 import ctypes
-import importlib
 import importlib.util
 import json
 import os
@@ -128,12 +127,9 @@ def student_shell():
         "Figures are drawn nowhere, and `exit()` ends nothing."
         def enable_gui(self, gui=None): return None
         def ask_exit(self): return None
-    options = Config()
-    options.HistoryManager.enabled = False
-    options.InteractiveShell.colors = "NoColor"
-    options.InteractiveShell.autoawait = True
-    shell = Shell.instance(config=options)
-    shell.InteractiveTB.structured_traceback = lambda *error, **how: []     # nobody reads it, and it takes half a second
+    given = dict(HistoryManager=dict(enabled=False), InteractiveShell=dict(colors="NoColor", autoawait=True))
+    shell = Shell.instance(config=Config(given))
+    shell.InteractiveTB.structured_traceback = lambda *error, **how: []   # half a second that nobody reads
     return shell
 
 
@@ -338,9 +334,7 @@ class Sandbox:
         unsafe:bool=False # without bubblewrap
     ):
         if not unsafe: bubblewrap()
-        self.limits = limits
-        self.closed = tuple(closed)
-        self.unsafe = unsafe
+        self.limits, self.closed, self.unsafe = limits, tuple(closed), unsafe
         self.folder = tempfile.mkdtemp(prefix="pixcl-sandbox-")
         os.chmod(self.folder, 0o755)
         self.library = copy_library(Path(self.folder)/"library", self.closed)
