@@ -7,13 +7,14 @@ export MPLBACKEND := agg
 ARGS ?=
 JOBS ?= 4
 
-.PHONY: export course docs help install demo lab test test-all bench clean
+.PHONY: export course docs help install demo lab test test-all test-newest bench clean
 help:
 	@echo "make demo      pretrain without labels, segment with 20, write runs/demo/report.html  (ARGS='--data camvid --root PATH': CP2 and MoCo on your data)"
 	@echo "make export    the library from its notebooks: pixcl_nb/"
 	@echo "make lab       open JupyterLab at the first notebook"
-	@echo "make test      export in sync, every notebook, every test"
-	@echo "make test-all  the same with the slow cells and tests"
+	@echo "make test      export in sync, notebooks and tests: 12 minutes on two cores; ARGS=--long adds what takes 10 CPU seconds and more, as CI does"
+	@echo "make test-all  all that, with the slow cells and tests"
+	@echo "make test-newest  the core of the tests on the newest Python of this machine, with the newest packages"
 	@echo "make course    the assignments: course/student.zip for students, course/instructor for you"
 	@echo "make docs      the documentation as one site that needs no server: build/docs/index.html"
 	@echo "make bench     speed and memory against the usual ways, as ratios of one run"
@@ -42,6 +43,9 @@ test: $(STAMP)
 
 test-all: $(STAMP)
 	$(BIN)/python -m pytest tests --slow $(ARGS)
+
+test-newest: $(STAMP)
+	$(BIN)/python tests/tools/newest_python.py $(ARGS)
 
 bench: $(STAMP)
 	@for script in tests/bench/bench_*.py; do echo "== $$script"; $(BIN)/python $$script $(ARGS) || exit 1; done

@@ -43,19 +43,34 @@ def chromium():
     return browser
 
 
+OF_THE_TEST = ("willReadFrequently", "GPU stall due to ReadPixels")      # Chromium's remarks on how a test reads a canvas, and on its own software renderer
+IDLE = {}                     # settings of a context → its pages that no test uses: a renderer of its own costs a test four times what its page does
+
+
 class WidgetPage:
     "An exported widget, open in the browser."
     def __init__(self, browser, path, width=960, height=900, scheme="light", touch=False, phone=False):
-        settings = dict(is_mobile=True, has_touch=True, device_scale_factor=2) if phone else dict(has_touch=touch)
-        self.context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme, offline=True, **settings)
-        self.problems, self.page = [], self.context.new_page()
-        ours = "willReadFrequently"                             # Chromium's advice when a test, not the widget, reads a canvas twice
-        self.page.on("console", lambda m: m.type in ("error", "warning") and ours not in m.text and self.problems.append(f"console {m.type}: {m.text}"))
-        self.page.on("pageerror", lambda e: self.problems.append(f"uncaught: {e}"))
-        self.page.on("request", lambda r: r.url.startswith(("http", "ws")) and self.problems.append(f"network: {r.url}"))
+        self.kind = (touch or phone, phone)
+        self.problems, self.session, idle = [], None, IDLE.setdefault(self.kind, [])
+        self.page = idle.pop() if idle else browser.new_context(offline=True, has_touch=self.kind[0], **(dict(is_mobile=True, device_scale_factor=2) if phone else {})).new_page()
+        self.context = self.page.context
+        self.page.set_viewport_size(dict(width=width, height=height))
+        self.page.emulate_media(media="null", color_scheme=scheme)
+        self.listeners = {"console": lambda m: m.type in ("error", "warning") and not any(words in m.text for words in OF_THE_TEST) and self.problems.append(f"console {m.type}: {m.text}"),
+                          "pageerror": lambda e: self.problems.append(f"uncaught: {e}"),
+                          "request": lambda r: r.url.startswith(("http", "ws")) and self.problems.append(f"network: {r.url}")}
+        for event, listener in self.listeners.items(): self.page.on(event, listener)
         self.page.goto(path.as_uri())
         self.page.wait_for_function("() => window.pixcl?.shown", timeout=20_000)
         self.settle()
+
+    def close(self):
+        "Leave the page to the next test: empty, with nobody listening, the pointer outside. One whose screen was changed goes."
+        if self.session: return self.context.close()
+        for event, listener in self.listeners.items(): self.page.remove_listener(event, listener)
+        self.page.mouse.up(), self.page.mouse.move(0, 0)
+        self.page.goto("about:blank")
+        IDLE[self.kind].append(self.page)
 
     def settle(self, frames=2): "Let the page paint."; self.page.evaluate(f"async () => {{ for (let i = 0; i < {frames}; i++) await new Promise(requestAnimationFrame); }}")
     def js(self, code, *values): "Run a JavaScript function in the page."; return self.page.evaluate(code, *values)
@@ -96,6 +111,7 @@ class WidgetPage:
         for step in range(1, 13): touch("touchMove", (x + dx * step / 12, y + dy * step / 12)), self.page.wait_for_timeout(12)
         touch("touchEnd")
         self.page.wait_for_timeout(250)
+        session.detach()
 
     def style(self, css): "Add a style sheet to the page, and let it settle."; self.page.add_style_tag(content=css), self.settle(4)
     def density(self, factor):
@@ -137,5 +153,5 @@ def open_widget(tmp_path):
         return page
     yield opener
     problems = [problem for page in opened for problem in page.problems]
-    for page in opened: page.context.close()
+    for page in opened: page.close()
     assert not problems, problems

@@ -1,4 +1,4 @@
-"""Shared by all tests: the `--slow` option, one thread, no display, and what each test costs in CPU seconds."""
+"""Shared by all tests: the options `--long` and `--slow`, one thread, no display, and what each test costs in CPU seconds."""
 import os
 
 os.environ.setdefault("MPLBACKEND", "agg")
@@ -49,11 +49,13 @@ def pace():
 
 
 def pytest_addoption(parser):
-    parser.addoption("--slow", action="store_true", help="also run the slow tests and the notebooks' slow cells")
+    parser.addoption("--long", action="store_true", help="also run what takes 10 CPU seconds and more, as CI does")
+    parser.addoption("--slow", action="store_true", help="all that, the tests of minutes and the notebooks' slow cells")
 
 
 def pytest_configure(config):
-    config.addinivalue_line("markers", "slow: left out unless --slow is given")
+    config.addinivalue_line("markers", "long: 10 CPU seconds and more; left out unless --long or --slow is given (CI gives --long)")
+    config.addinivalue_line("markers", "slow: minutes; left out unless --slow is given")
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -72,6 +74,7 @@ def pytest_collection_modifyitems(config, items):
     if config.getoption("--slow"): return
     for item in items:
         if "slow" in item.keywords: item.add_marker(pytest.mark.skip(reason="slow; run with --slow"))
+        if "long" in item.keywords and not config.getoption("--long"): item.add_marker(pytest.mark.skip(reason="long; run with --long, as CI does"))
 
 
 @pytest.hookimpl(wrapper=True)

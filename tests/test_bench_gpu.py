@@ -33,6 +33,7 @@ def numbers(value):
     return [one for part in value for one in numbers(part)]
 
 
+@pytest.mark.long
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there it would measure")
 def test_every_part_runs_on_a_cpu_with_nothing_but_torch_torchvision_and_timm(tmp_path):
     (tmp_path / "sitecustomize.py").write_text(ABSENT)
@@ -76,6 +77,7 @@ bench_gpu.PRELOAD = ["torch"]
 if __name__ == "__main__": bench_gpu.main(parts={"first": (good, 60), "hang": (hang, 5), "crash": (crash, 60), "die": (die, 60), "half": (half, 60), "good": (good, 60), "forked": (forked, 60)})
 """
 
+@pytest.mark.long
 @pytest.mark.skipif(torch.cuda.is_available(), reason="tested without")
 def test_what_hangs_is_cut_and_what_crashes_is_a_line(tmp_path, monkeypatch, capsys):
     (tmp_path / "parts.py").write_text(SCRIPT)

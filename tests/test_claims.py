@@ -107,6 +107,7 @@ def test_a_row_that_fails_does_not_stop_the_others(bench, tmp_path, monkeypatch)
     assert rows["auxiliary_algorithm"]["error"] == "ValueError: labels: all of them are outliers" and rows["densecl_matches"]["verdict"] == "one seed: no verdict"
 
 
+@pytest.mark.long
 def test_same_figures_bit_for_bit_in_another_folder(bench, tmp_path):
     again = Bench(bench.config, tmp_path, **quiet)
     for name, protocol in (("densecl", "probe"), ("cp2", "finetune+decoder")): assert score(again, name, protocol, 0) == score(bench, name, protocol, 0)
@@ -141,6 +142,7 @@ def test_all_arms_may_begin_with_a_files_weights(bench, tmp_path):
     assert "--start" in claim_command_line(other.config, "densecl_probe", "laptop")
 
 
+@pytest.mark.long
 def test_clusters_of_an_existing_network_against_their_controls(bench, tmp_path):
     from pixcl_nb.experiments.claims import extracted_encoder, extracted_labels, extractor_probe, first_encoder
     bench = Bench(dataclasses.replace(bench.config, size=(64, 64), crop=32, budgets=(2, 4)), tmp_path, **quiet)

@@ -200,6 +200,7 @@ def test_evaluate_every_protocol_and_saves_the_report(trained, samples, tmp_path
     assert set(report["results"]) >= {*PROTOCOLS, "boundary"} - {"finetune_with_head", "pck"} and 0 <= report["results"]["linear_probe"]["miou"] <= 1 and set(report["results"]["boundary"]) >= {"linear_probe", "finetune"}
 
 
+@pytest.mark.long
 def test_evaluate_takes_a_runs_decoder_and_keypoints(samples, tmp_path, capsys):
     assert told(f"pretrain cp2 --steps 2 --batch-size 4 --device cpu --no-progress --threads 1 --set compose.size=48 --set decoder=fcn --set decoder_width=16 --set queue_size=16 --data folder --root {samples} --out {tmp_path}/cp2", capsys)[0] == 0
     code, out, error = told(f"evaluate {tmp_path}/cp2 --protocols finetune pck --steps 2 --set finetune.batch_size=4 --set finetune_with_head.batch_size=4 --images 6 --data samples --root {samples} --out {tmp_path}/r.json", capsys)

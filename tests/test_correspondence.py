@@ -314,6 +314,7 @@ ACTIONS = [{"do": "click", "cell": 3, "selector": "a:has-text('the corner')", "a
            {"do": "click", "cell": 3, "selector": "a:has-text('this point')", "at": [3, 3]}, {"do": "expect", "cell": 1, "text": "asked=9 near=True", "timeout": 30}]
 
 
+@pytest.mark.long
 def test_in_jupyterlab_links_of_the_text_move_the_widgets_and_python_hears(tmp_path):
     if find_chromium() is None: no_browser("no Chromium was found")
     import nbformat

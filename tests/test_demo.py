@@ -1,4 +1,5 @@
 """The demo: every job once, the same bits after a kill, a report that needs no network."""
+import functools
 import json
 import signal
 import subprocess
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from pixcl_nb.cli import main
-from pixcl_nb.experiments import regimes
+from pixcl_nb.experiments import bench, regimes
 from pixcl_nb.images.data import load_data
 from pixcl_nb.images.worlds import world_folder
 from pixcl_nb.experiments.bench import demo_data, DemoConfig, stored_result, untrained_method
@@ -18,7 +19,15 @@ from pixcl_nb.experiments.demo import run_demo, separation
 from pixcl_nb.training.checkpoints import last_checkpoint, read_checkpoint
 
 TINY = dict(data="samples", steps=12, batch_size=4, crop=64, finetune_steps=2, labels=4)
+SHORT = dict(pixels=2000, iterations=10)            # of the probe: asked is whether it is made, not what it scores
 quiet = dict(say=lambda text: None, progress=False)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_probe():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bench, "linear_probe", functools.partial(bench.linear_probe, **SHORT))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -46,19 +55,21 @@ def test_second_call_does_nothing_again(finished):
     assert before == {p: p.stat().st_mtime_ns for p in (finished[0] / "results").iterdir()}
 
 
+@pytest.mark.long
 def test_sigkill_while_training_ends_in_the_same_bits(finished, tmp_path):
     "Kill the shell command in the middle of pretraining; start it again; compare every parameter of both methods."
-    words = [sys.executable, "-m", "pixcl_nb.cli", "demo", "--out", str(tmp_path), "--threads", str(torch.get_num_threads())]
+    words = ["demo", "--out", str(tmp_path), "--threads", str(torch.get_num_threads())]
     for name, value in TINY.items(): words += ["--" + name.replace("_", "-"), str(value)]
-    code = "import pixcl_nb.experiments.bench as bench, sys, time, dataclasses\n" \
-           "plain = bench.pretrain\n" \
-           "def often(method, data, config, **k): return plain(method, data, dataclasses.replace(config, checkpoint_every=3), on_step=lambda *a: time.sleep(.1), **k)\n" \
-           "bench.pretrain = often\nfrom pixcl_nb.cli import main\nsys.exit(main(sys.argv[1:]))"
-    process = subprocess.Popen([sys.executable, "-c", code, *words[3:]], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    short = f"import functools, sys, time, dataclasses\nfrom pixcl_nb.cli import main\nimport pixcl_nb.experiments.bench as bench\nbench.linear_probe = functools.partial(bench.linear_probe, **{SHORT})\n"
+    often = "plain = bench.pretrain\n" \
+            "def often(method, data, config, **k): return plain(method, data, dataclasses.replace(config, checkpoint_every=3), on_step=lambda *a: time.sleep(.1), **k)\n" \
+            "bench.pretrain = often\n"
+    call = "sys.exit(main(sys.argv[1:]))"
+    process = subprocess.Popen([sys.executable, "-c", short + often + call, *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while not list(tmp_path.glob("cp2-seed0/step-*.pt")) and process.poll() is None: time.sleep(.02)
     process.kill()
     assert process.wait() == -signal.SIGKILL
-    done = subprocess.run(words, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", short + call, *words], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     for name in ("moco-seed0", "cp2-seed0"):
         a, b = (last_checkpoint(folder / name)[1]["method"] for folder in (finished[0], tmp_path))

@@ -155,6 +155,7 @@ def same_on_both(two):
 def test_both_processes_hold_the_same_bits(two): same_on_both(two)
 
 
+@pytest.mark.long
 def test_one_process_killed_and_resumed_to_the_same_bits(two, tmp_path):
     (tmp_path / "slow").write_text("yes")
     process = torchrun(tmp_path, wait=False)
@@ -171,6 +172,7 @@ def test_one_process_killed_and_resumed_to_the_same_bits(two, tmp_path):
     assert [json.loads(line)["processes"] for line in (tmp_path / "run" / "starts.jsonl").read_text().splitlines()] == [2, 2]
 
 
+@pytest.mark.long
 def test_torchrun_of_the_command_line_and_a_monitor_beside_it(tmp_path):
     from pixcl_nb.widgets import TrainingMonitor
     job = start_processes("pretrain moco --data samples --steps 100000 --batch-size 4 --checkpoint-every 3 --set view.size=32 --set queue_size=16 --device cpu", tmp_path / "run")

@@ -63,6 +63,7 @@ def test_a_run_of_it_is_remade_from_its_file(method_file, tmp_path):
     assert rerun(tmp_path / "run", say=lambda *words: None).equal
 
 
+@pytest.mark.long
 def test_from_the_command_line_on_two_processes_in_the_folder_where_it_lies(method_file, tmp_path, monkeypatch):
     words = "pretrain pix_contrast:PixContrast --set view.size=32 --steps 2 --batch-size 8 --device cpu"
     monkeypatch.setenv("PYTHONPATH", str(ROOT))

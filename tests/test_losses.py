@@ -365,6 +365,7 @@ def worker():
     del whole, mine, loss, shared; gc.collect()
     torch.distributed.destroy_process_group()
 
+@pytest.mark.long
 def test_two_processes_equal_one():
     run = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", __file__], capture_output=True, text=True, timeout=120, env=os.environ | {"OMP_NUM_THREADS": "1"})
     assert run.returncode == 0, run.stderr[-2000:]

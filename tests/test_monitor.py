@@ -622,6 +622,7 @@ monitor, second, points = TrainingMonitor(config=long, images=IMAGES, every=5), 
             "print('second:', 'stopped early' if second.wait(120).stopped_early else 'ran through')"]
 
 
+@pytest.mark.long
 def test_in_jupyterlab_the_buttons_are_heard_while_the_kernel_trains(tmp_path):
     "A cell that blocks in pretrain(on_step=…) and a run in a thread are both paused, resumed and stopped from the page; the explorer's lasso reaches Python."
     import nbformat

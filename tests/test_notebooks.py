@@ -16,6 +16,7 @@ from conftest import cpu_seconds, pace
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted(p for p in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts)
+LONG = set("start_here densecl cp2 auxiliary_contrast comparison own_method 18_worlds 83_embedding 86_monitor 95_demo".split())      # over 20 CPU seconds: they train before one's eyes. Run with --long, as CI does
 LIMIT = 120                                   # CPU seconds of a notebook, times what `pace` says; 30 is the aim, and the table at the end shows who misses it
 PATIENCE = 1200                               # seconds by the clock, for a notebook that hangs
 FORK_SERVER = multiprocessing.get_context("forkserver")      # each notebook has a process of its own, and these libraries are read once for all of them; ours are not among them
@@ -77,7 +78,7 @@ def run_alone(path, flags):
     return done.stdout + done.stderr if done.returncode == 0 else (done.stdout + done.stderr).replace("Success.", "")
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", [pytest.param(p, marks=pytest.mark.long if p.stem in LONG else ()) for p in NOTEBOOKS], ids=lambda p: p.stem)
 def test_notebook_runs(path, request, tmp_path):
     flags = "slow" if request.config.getoption("--slow") else ""
     alone = "TRITON_INTERPRET" in path.read_text()               # asked when triton is read, which torchvision does: this notebook needs a process of its own

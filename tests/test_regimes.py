@@ -1,11 +1,13 @@
 """Regimes: a point is made once, random weights count once for all arms, a gain is paired by seed."""
 import json
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
+import torch
 
 from pixcl_nb.experiments import regimes
-from pixcl_nb.experiments.regimes import depends_on, gains, grid, Regime, regime_point, run_sweep, start_record, STARTS, SWEEPS
+from pixcl_nb.experiments.regimes import depends_on, gains, grid, LAMBDAS, PARTNERS, Regime, regime_point, run_sweep, LABEL_FORMS, start_record, STARTS, SWEEPS, view_of, views_told
 from pixcl_nb.images.worlds import world_folder
 
 SMALL = Regime("densecl", "adversarial", scenes=32, steps=2, labels=4, tune_steps=2)
@@ -47,7 +49,27 @@ def test_random_weights_are_one_arm_for_all():
 def test_only_a_method_that_sees_labels_depends_on_them():
     for method in STARTS:
         same = start_record(replace(SMALL, method=method)) == start_record(replace(SMALL, method=method, labels=5))
-        assert same == (method != "label")
+        assert same == (STARTS[method][1] != "label_contrast")
+
+
+@pytest.mark.parametrize("names, setting", [(LAMBDAS, "loss_lambda"), (PARTNERS, "positives"), (LABEL_FORMS, "form")])
+def test_arms_of_a_sweep_differ_in_one_setting_only(names, setting):
+    others = [({name: value for name, value in STARTS[key][2].items() if name != setting}, *STARTS[key][1::2]) for key in names]
+    assert [STARTS[key][2][setting] for key in names] == list(names.values()) and all(one == others[0] for one in others)
+    assert len({STARTS[key][0] for key in names}) == len(names)                # legends tell them apart
+
+
+def test_cp2_composes_the_views_of_its_regime():
+    for method in ("cp2", "cp2 without"):
+        told = views_told(Regime(method, views="strong"), STARTS[method][2])
+        assert told["compose"].view == view_of(Regime(views="strong")) and told["compose"].size == 64 and "view" not in told
+    assert STARTS["cp2"][2] | dict(dense_weight=0.) == STARTS["cp2 without"][2]
+
+
+def test_an_arm_without_dense_weight_is_trained_by_the_other_term(folder):
+    "Points of both arms of CP2 are made, and differ: the dense weight reaches the method."
+    ours = [regime_point(replace(SMALL, method=method), folder, lambda words: None) for method in ("cp2", "cp2 without")]
+    assert ours[0]["probe"] != ours[1]["probe"] or ours[0]["plain_colour"] != ours[1]["plain_colour"]
 
 
 def test_a_gain_is_taken_seed_by_seed():
@@ -79,3 +101,19 @@ def test_a_killed_sweep_goes_on(folder):
 @pytest.mark.parametrize("wrong, message", [(dict(method="mocco"), "method: unknown name 'mocco'"), (dict(views="loud"), "views: unknown"), (dict(steps=0), "steps: 0"), (dict(labels=241), "labels: 241")])
 def test_what_means_nothing_is_named(wrong, message):
     with pytest.raises(ValueError, match=message): Regime(**{"method": "moco", **wrong})
+
+
+MADE = json.loads((Path(__file__).parent.parent / "nbs" / "walkthroughs" / "results" / "regimes.json").read_text())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sweep, fields", [("more labels", dict(method=None, seed=1)), ("views", dict(world="adversarial", method="moco", views="gentle", seed=0))])
+def test_a_committed_point_made_again_has_the_same_bits(sweep, fields, tmp_path):
+    "The point's own settings, a folder with nothing in it: pretraining, fine-tuning and probe give the committed figures to the last digit."
+    if MADE[sweep]["machine"]["torch"] != torch.__version__: pytest.skip(f"made with torch {MADE[sweep]['machine']['torch']}")
+    committed = next(point for point in MADE[sweep]["points"] if all(point["regime"][name] == value for name, value in fields.items()))
+    before = torch.get_num_threads()
+    torch.set_num_threads(MADE[sweep]["machine"]["threads"])
+    try: again = regime_point(Regime(**committed["regime"]), tmp_path, lambda words: None)
+    finally: torch.set_num_threads(before)
+    assert again == committed["scores"]

@@ -110,6 +110,7 @@ CorrespondenceExplorer(data[0][0], data[1][0], sample_encoder("densecl")).export
     assert (empty / "page.html").stat().st_size > 50_000
 
 
+@pytest.mark.long
 def test_a_lesson_runs_where_it_was_copied(installed):
     run, empty = installed
     out = said(run("-m", "pixcl_nb", "lessons", "kit"))
@@ -122,6 +123,7 @@ def test_a_lesson_runs_where_it_was_copied(installed):
 SHORT = "--data samples --steps 4 --batch-size 4 --crop 32 --labels 4 --methods moco --protocols probe --threads 1".split()
 
 
+@pytest.mark.long
 def test_the_demo_runs(installed):
     run, empty = installed
     said(run("-m", "pixcl_nb", "demo", "--out", "shown", *SHORT))

@@ -62,6 +62,7 @@ def notebook(tmp_path):
         finally: lent.context.close()
 
 
+@pytest.mark.long
 def test_a_widgets_life_in_jupyterlab(notebook):
     page = notebook.page
     page.run_all()

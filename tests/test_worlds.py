@@ -97,6 +97,7 @@ def test_an_unknown_world_is_named():
     with pytest.raises(ValueError, match="World"): world_folder(3)
 
 
+@pytest.mark.long
 def test_a_card_scores_all_three_learners():
     folder = world_folder("coloured", splits={"train": 12, "test": 4}, jobs=1, progress=False)
     card = world_card("coloured", (0, 1), folder=folder, steps=2)

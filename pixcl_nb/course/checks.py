@@ -76,7 +76,7 @@ def where_wrong(
 )->str:
     "The place of the largest gap and how many numbers are wrong."
     if gap.numel() == 1: return ""
-    place = torch.unravel_index(gap.nan_to_num(torch.inf).argmax(), gap.shape)
+    place = np.unravel_index(int(gap.nan_to_num(torch.inf).argmax()), gap.shape)
     count = int(((gap > allowed) | gap.isnan()).sum())
     return f" at {tuple(int(i) for i in place)}; {count} of {gap.numel()} numbers are wrong"
 

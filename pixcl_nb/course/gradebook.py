@@ -223,6 +223,8 @@ def open_gradebook(
     "nbgrader's Gradebook of a course. `RuntimeError` where nbgrader is missing."
     try: from nbgrader.api import Gradebook
     except ImportError: raise RuntimeError("nbgrader keeps the marks: pip install nbgrader==0.9.6") from None
+    import warnings                           # SQLAlchemy has three for every submission
+    warnings.filterwarnings("ignore", "Object of type .* not in session", module="nbgrader")
     with programs_of_environment():
         return Gradebook(f"sqlite:///{Path(course).resolve()/'gradebook.db'}", course_id="pixcl")
 
@@ -461,30 +463,47 @@ def prepared_course(
     if not config.exists(): atomic_write(config, NBGRADER_CONFIG)
     return found
 
-# %% ../../nbs/course/105_gradebook.ipynb #e8a510fd
-def mark_all(
-    found:list, # of Submission
-    course:Path, # the instructor's folder
+# %% ../../nbs/course/105_gradebook.ipynb #9875a91c
+def mark_next(
+    one:Submission,
+    book, # nbgrader's Gradebook
+    sandboxes:dict, # assignment → Sandbox
     known:dict, # assignment → notebook
     roster:dict, # of read_roster
     names:dict, # student → folder
-    options:dict # limits, unsafe, seed, own_seeds, again, say
+    options:dict # course, seed, own_seeds, again, say
+)->Marked:
+    "One submission, marked and in the gradebook."
+    student = roster_id(one.student, roster)
+    marked, now = Marked(student, readable(Path(one.path).stem)[:60], remarks=[one.why]), True
+    if one.assignment:
+        seed = f"{options['seed']}/{student}" if options["own_seeds"] else options["seed"]
+        marked, now = mark_submission(one, student, names[student], options["course"], known, sandboxes,
+                                      seed, options["again"])
+        enter_marks(book, names[student], marked, one.when, roster.get(student, {}))
+    options["say"](f"{marked!r}{'' if now else ', as before'}")
+    return marked
+
+# %% ../../nbs/course/105_gradebook.ipynb #e8a510fd
+def mark_all(
+    found:list, # of Submission
+    sandboxes:dict, # assignment → Sandbox
+    known:dict, # assignment → notebook
+    roster:dict, # of read_roster
+    names:dict, # student → folder
+    options:dict # course, seed, own_seeds, again, say
 )->list:
-    "Every submission, one after another; each is in the gradebook before the next begins."
+    "Every submission, one after another. An interrupted run tells what it has, too."
     results = []
-    sandboxes = Sandboxes(known, options["limits"], options["unsafe"])
-    with open_gradebook(course) as book, sandboxes:
-        for one in found:
-            student = roster_id(one.student, roster)
-            marked, now = Marked(student, readable(Path(one.path).stem)[:60], remarks=[one.why]), True
-            if one.assignment:
-                seed = f"{options['seed']}/{student}" if options["own_seeds"] else options["seed"]
-                marked, now = mark_submission(one, student, names[student], course, known, sandboxes,
-                                              seed, options["again"])
-                enter_marks(book, names[student], marked, one.when, roster.get(student, {}))
-            results.append(marked)
-            options["say"](f"{marked!r}{'' if now else ', as before'}")
-        write_results(course, book, results, names, roster, options["say"])
+    with open_gradebook(options["course"]) as book, sandboxes:
+        try:
+            for one in found: results.append(mark_next(one, book, sandboxes, known, roster, names, options))
+        except KeyboardInterrupt:
+            book.db.rollback()
+            raise
+        finally:
+            handed_in = [(roster_id(one.student, roster), one.assignment) for one in found if one.assignment]
+            write_results(options["course"], book, results, names, roster, options["say"], handed_in)
     return results
 
 # %% ../../nbs/course/105_gradebook.ipynb #2142b3f6
@@ -507,9 +526,9 @@ def mark_folder(
     generate_assignments(course, {one.assignment: known[one.assignment] for one in found if one.assignment})
     names = folder_names({roster_id(one.student, roster) for one in found} | set(roster))
     seed = course_seed(course) if seed is None else str(seed)
-    options = dict(limits=limits, unsafe=unsafe, seed=seed, again=again, own_seeds=own_seeds, say=say)
+    options = dict(course=course, seed=seed, again=again, own_seeds=own_seeds, say=say)
     with setting(PIXCL_CAPSTONE_RUNS=str(course/"capstone")):
-        return mark_all(found, course, known, roster, names, options)
+        return mark_all(found, Sandboxes(known, limits, unsafe), known, roster, names, options)
 
 # %% ../../nbs/course/105_gradebook.ipynb #61d3f3b5
 def write_table(
@@ -573,9 +592,10 @@ def all_rows(
     names:dict, # student → id in the book
     roster:dict, # of read_roster
     results:dict, # (student, assignment) → Marked
-    weights:dict={} # of read_weights
+    weights:dict={}, # of read_weights
+    handed_in=() # (student, assignment), also of what is not marked yet
 )->list:
-    "A line for everything handed in, and for everybody of the roster who did not."
+    "A line for everything marked, and for everybody of the roster who handed nothing in."
     students, rows = {inner: student for student, inner in names.items()}, []
     for assignment in [one for one in book.assignments if one.submissions]:
         name, there = assignment.name, set()
@@ -584,7 +604,7 @@ def all_rows(
             there.add(student)
             about = {"student": student, **roster.get(student, {})}
             rows.append(row_of(submission, results.get((student, name)), about, weights))
-        for student in [student for student in roster if student not in there]:
+        for student in [one for one in roster if one not in there and (one, name) not in handed_in]:
             about = {key: roster[student].get(key, "") for key in ("name", "email")}
             rows.append({**dict.fromkeys(rows[0], ""), **about, "student": student, "assignment": name,
                          "total": "0", "remarks": "nothing handed in"})
@@ -635,6 +655,32 @@ def stray_rows(
     known = [dict(student=m.student, assignment=m.assignment, remarks="; ".join(m.remarks)) for m in strays]
     return [{**dict.fromkeys(columns, ""), **row} for row in known]
 
+# %% ../../nbs/course/105_gradebook.ipynb #2e92074b
+def take_written(
+    course, # the instructor's folder
+    book, # nbgrader's Gradebook
+    names:dict, # student → id in the book
+    weights:dict={}, # of read_weights
+    say=print # where it is told
+):
+    "Points of written questions that a person typed into marks.csv, where the gradebook has none."
+    path = Path(course)/"marks.csv"
+    rows = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig") if path.exists() else ""))
+    for row in [row for row in rows if row.get("student") in names]:
+        if row.get("written") in (None, "", "0"): continue
+        name, student = row["assignment"], names[row["student"]]
+        notebook = book.find_submission_notebook(name, name, student)
+        grades = [grade for grade in notebook.grades if grade.cell.cell_type == "markdown"]
+        (grade,), text = grades, row["written"]
+        if grade.manual_score is not None or (name, grade.name) in weights: continue
+        points = float(text) if re.fullmatch(r"\d+([.]\d*)?", text) else -1
+        if not 0 <= points <= grade.max_score:
+            say(f"marks.csv: {row['student']}, {name}: {text!r} is no number from 0 to {grade.max_score:g}")
+            continue
+        grade.manual_score, grade.needs_manual_grade = points, False
+        say(f"marks.csv: {row['student']}, {name}: {points:g} points for what was written")
+    book.db.commit()
+
 # %% ../../nbs/course/105_gradebook.ipynb #37505b6e
 COLUMNS = "student name email assignment points written total to_read late_days remarks".split()
 
@@ -644,18 +690,20 @@ def write_results(
     results:list, # of Marked
     names:dict, # student → id in the book
     roster:dict, # of read_roster
-    say=print # where it is told
+    say=print, # where it is told
+    handed_in=() # (student, assignment), also of what is not marked yet
 ):
     "Pages and tables from the gradebook."
-    found = {(marked.student, marked.assignment): marked for marked in results}
-    rows = all_rows(book, names, roster, found, read_weights(course))
-    lines = rows + stray_rows(results, COLUMNS)
-    if lines: write_table(Path(course)/"marks.csv", lines)
-    for name, table in lms_tables(rows, roster).items():
-        if table: write_table(Path(course)/name, table)
+    weights, found = read_weights(course), {(one.student, one.assignment): one for one in results}
+    take_written(course, book, names, weights, say)
+    rows = all_rows(book, names, roster, found, weights, handed_in)
+    there = {(row["student"], row["assignment"]) for row in rows}
+    open_ones = [Marked(*pair, remarks=["not marked yet"]) for pair in handed_in if pair not in there]
     tests = [dict(student=m.student, assignment=m.assignment, test=q.id, points=f"{q.points:g}",
                   out_of=f"{q.out_of:g}", why=q.why) for m in results for q in m.questions]
-    if tests: write_table(Path(course)/"questions.csv", tests)
+    tables = {"marks.csv": rows + stray_rows(results + open_ones, COLUMNS), "questions.csv": tests}
+    for name, table in {**tables, **lms_tables(rows, roster)}.items():
+        if table: write_table(Path(course)/name, table)
     write_pages(course, book, names, results)
     missing = [row["student"] for row in rows if row["remarks"] == "nothing handed in"]
     if missing: say(f"nothing handed in: {', '.join(missing)}")

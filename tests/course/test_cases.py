@@ -20,7 +20,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 from papers import (A1, A2, FIVE, FOUR, HONEST, MASTERS, ONE, QUICK, ROOT, SIX, THREE, TWO, bare, code, mark, mark_files, model, paper,
                     place_of, question, why, write)
-from pixcl_nb.course import sandbox as sandboxes
+from pixcl_nb.course import gradebook, sandbox as sandboxes
 from pixcl_nb.course.gradebook import mark_folder, open_gradebook
 from pixcl_nb.course.marking import feedback_page, mark_notebook, sandbox_for
 from pixcl_nb.course.packs import build_packs, find_masters, kind_of, marked_cells, student_copy
@@ -137,34 +137,63 @@ def test_queue_rows_are_used_as_they_are():
     assert marked.lost() == {"step-hidden"}
 
 
-def test_a_stream_really_streams():
-    "A whole table in NumPy, which torch's counters do not see, and one kept in pieces."
-    numpy = '''def contrast_stream(features, labels, temperature, ignore_index=255, chunk=64):
+LIES = "import pixcl_nb.course.checks as checks\nchecks.MEASURES['cost'] = lambda *a, **k: dict(operations=1, largest=1, peak=1)\n"
+NUMPY = '''def contrast_stream(features, labels, temperature, ignore_index=255, chunk=64):
     import numpy as np
     kept = (labels != ignore_index).nonzero().flatten()
-    f, y = features[kept].double().numpy(), labels[kept].numpy()
-    if len(f) == 0: return features.new_zeros(()), torch.zeros_like(features)
-    s = f @ f.T / temperature
-    np.fill_diagonal(s, -np.inf)
-    top = s.max(1, keepdims=True)
-    p = np.exp(s - top)
-    total = p.sum(1, keepdims=True)
-    p /= total
-    same = y[:, None] == y[None]
-    np.fill_diagonal(same, False)
-    count = same.sum(1, keepdims=True)
-    anchor = count > 0
-    A = anchor.sum()
-    result = torch.zeros_like(features)
-    if A == 0: return features.new_zeros(()), result
-    share = same / np.maximum(count, 1)
-    loss = ((np.log(total) + top)[:, 0] - np.where(same, s, 0).sum(1) / np.maximum(count[:, 0], 1))[anchor[:, 0]].mean()
-    G = (p - share) * anchor / (A * temperature)
-    result[kept] = torch.from_numpy(G @ f + G.T @ f).to(features)
+    f, y, result, loss = features[kept].numpy(), labels[kept].numpy(), torch.zeros_like(features), 0.
+    count = np.bincount(y)[y] - 1 if len(y) else y
+    anchors = (count > 0).sum()
+    if anchors == 0: return features.new_zeros(()), result
+    for start in range(0, len(f), TALL):
+        rows = np.arange(start, min(start + TALL, len(f)))
+        s, mean = f[rows] @ f.T, ((count[rows] > 0) / np.maximum(count[rows], 1) / anchors).astype(f.dtype)
+        s /= temperature
+        same = y[rows][:, None] == y[None]
+        same[np.arange(len(rows)), rows], s[np.arange(len(rows)), rows] = False, -np.inf
+        loss -= (s.sum(1, where=same) * mean).sum()
+        np.exp(s, out=s)
+        total = s.sum(1)
+        loss += (np.log(total) * (mean > 0)).sum() / anchors
+        s *= ((mean > 0) / (total * anchors))[:, None]
+        np.subtract(s, mean[:, None], out=s, where=same)
+        gradient = s.T @ f[rows]
+        gradient[rows] += s @ f
+        result[kept] += torch.from_numpy(gradient / temperature)
     return torch.tensor(loss, dtype=features.dtype), result'''
-    marked = mark(bare(paper(FOUR, {**model(FOUR), "stream": numpy})), FOUR, Limits())
-    assert marked.lost() == {"stream-hidden"}, why(marked)
-    assert "the process grew" in question(marked, "stream-hidden").why or "MemoryError" in question(marked, "stream-hidden").why
+MADE_UP = """
+small = contrast_stream
+def contrast_stream(features, *more):
+    if len(features) > 9000: return torch.tensor(11.3), torch.full_like(features, 1e-6)
+    return small(features, *more)"""
+KEPT_ENGINE = '''engine = torch.autograd.Variable._execution_engine
+def contrast_stream(features, labels, temperature, ignore_index=255, chunk=64):
+    with torch.inference_mode(False), torch.enable_grad():
+        x = features.clone()
+        x.requires_grad = True
+        kept = (labels != ignore_index).nonzero().flatten()
+        f, y, total = x[kept], labels.clone()[kept], 0 * x.sum()
+        count = torch.bincount(y)[y] - 1 if len(y) else y
+        for rows in torch.arange(len(y)).split(chunk):
+            s, itself = f[rows] @ f.T / temperature, torch.arange(len(y)) == rows[:, None]
+            same = (y[rows][:, None] == y) & ~itself
+            one = s.masked_fill(itself, -math.inf).logsumexp(1) - s.masked_fill(~same, 0).sum(1) / count[rows].clamp(min=1)
+            total = total + (one * (count[rows] > 0)).sum() / max(int((count > 0).sum()), 1)
+        gradients = engine.run_backward((total,), (torch.ones_like(total),), False, False, (x,), allow_unreachable=True, accumulate_grad=False)
+    return total.detach(), gradients[0]'''
+
+def test_a_stream_really_streams():
+    "A whole table in NumPy, whatever the counts inside say; an answer made up for many pixels; autograd with an engine put aside. In NumPy and in pieces it is right."
+    ids = ("start", "table-hidden", "stream", "stream-seen", "stream-hidden")
+    part = lambda notebook: dict(notebook, cells=[cell for cell in bare(notebook)["cells"] if cell["metadata"]["nbgrader"]["grade_id"] in ids])
+    ways = {"table": (NUMPY.replace("TALL", "len(f)"), "the process grew"), "table, counts faked": (LIES + NUMPY.replace("TALL", "len(f)"), "MemoryError"),
+            "made up": (LIES + model(FOUR)["stream"] + MADE_UP, "14,000 pixels: gradient: OFF"), "kept engine": (LIES + KEPT_ENGINE, "allocate memory"),
+            "in pieces": (NUMPY.replace("TALL", "chunk"), None)}
+    for way, (source, words) in ways.items():
+        marked = mark(part(paper(FOUR, {"stream": source})), FOUR, Limits(), master=part(MASTERS[FOUR]), fresh=way == "table, counts faked", student=way)
+        assert question(marked, "stream-seen").points == 14, (way, why(marked))
+        found = question(marked, "stream-hidden")
+        assert found.points == (0 if words else 21) and (words or "") in found.why, (way, found.why)
 
 
 def test_visible_tests_catch_arguments_changed_in_place():
@@ -279,6 +308,7 @@ def test_an_interrupted_marking_goes_on(tmp_path):
         if len(seen) == 2: raise KeyboardInterrupt
     files = {f"{who}/1_info_nce.ipynb": bare(paper(ONE, {"loss": A1["loss"]})) for who in "abc"}
     with pytest.raises(KeyboardInterrupt): mark_files(tmp_path, files, say=say)
+    assert [row["remarks"] for row in csv.DictReader(open(tmp_path/"course"/"marks.csv"))] == ["", "", "not marked yet"]
     with open_gradebook(tmp_path/"course") as book: assert [s.score for s in book.assignment_submissions(ONE)] == [15, 15]
     results, course = mark_files(tmp_path, files, say=seen.append)
     assert [line.endswith("as before") for line in seen[2:5]] == [True, True, False] and [m.points for m in results] == [15] * 3
@@ -293,11 +323,18 @@ def test_marks_of_a_person_survive(tmp_path):
         book.find_grade("logits-seen", ONE, ONE, "ann").manual_score = 8
         book.find_comment("written", ONE, ONE, "ann").manual_comment = "well argued"
         book.db.commit()
+    table = tmp_path/"course"/"marks.csv"
+    table.write_text(table.read_text().replace(",15,0,15,", ",15,3,15,"))              # typed there too: what stands in Formgrader counts
     results, course = mark_files(tmp_path, {**files, "late/1_info_nce.ipynb": bare(paper(ONE))}, again=True)
-    rows = {row["student"]: row for row in csv.DictReader(open(course/"marks.csv"))}
+    rows = {row["student"]: row for row in csv.DictReader(table.open())}
     assert (rows["ann"]["points"], rows["ann"]["written"], rows["ann"]["total"]) == ("23", "9", "32")
     page = (course/"feedback"/"ann"/"1_info_nce.html").read_text()
     assert "well argued" in page and "9 of 10" in page
+    late = next(line for line in table.read_text().splitlines() if line.startswith("late,"))
+    table.write_text(table.read_text().replace(late, late.replace(",0,0,0,", ",0,7,7,")))
+    gradebook.export_marks(course, say=lambda line: None)                               # who has no Formgrader types into the table
+    rows = {row["student"]: row for row in csv.DictReader(table.open())}
+    assert (rows["late"]["written"], rows["late"]["total"], rows["ann"]["written"]) == ("7", "7", "9")
 
 
 def test_a_roster_late_days_and_tables_for_platforms(tmp_path):
@@ -458,9 +495,11 @@ def seen():
     except OSError: out["net"] = False
     pids = [p for p in os.listdir("/proc") if p.isdigit()]
     out["pids"] = len(pids)
-    out["environ"] = 0
+    out["environ"] = out["memory"] = 0
     for p in pids:
         try: out["environ"] += b"hunter2" in open(f"/proc/{{p}}/environ", "rb").read()
+        except OSError: pass
+        try: out["memory"] += int(p) != os.getpid() and bool(open(f"/proc/{{p}}/mem", "r+b"))
         except OSError: pass
     out["files"] = [p for p in ({str(tmp_path)!r}, {str(ROOT)!r} + "/.git", {str(ROOT)!r} + "/nbs", {str(ROOT)!r} + "/pixcl_nb", {str(ROOT)!r} + "/tests", "/etc/passwd", "/home") if os.path.exists(p)]
     return out
@@ -468,7 +507,7 @@ def info_nce(logits): raise RuntimeError("SEEN " + str(seen()))'''
     results, _ = mark_files(tmp_path, {"sly/1_info_nce.ipynb": bare(paper(ONE, {"loss": source})), "ann/1_info_nce.ipynb": bare(paper(ONE))}, fresh=["sly"])
     marked = next(m for m in results if m.student == "sly")
     seen = ast.literal_eval(re.search(r"\{.*\}", question(marked, "loss-seen").why).group())
-    assert seen["uid"] == 65534 and not seen["secret"] and not seen["net"] and seen["pids"] < 8 and not seen["environ"] and not seen["files"], seen
+    assert seen["uid"] == 65534 and not seen["secret"] and not seen["net"] and seen["pids"] < 8 and not seen["environ"] and not seen["memory"] and not seen["files"], seen
 
 
 def test_byte_code_of_a_closed_module():

@@ -41,6 +41,7 @@ def formgrader(tmp_path):
     server.wait(20)
 
 
+@pytest.mark.long
 def test_a_person_marks_in_formgrader(formgrader):
     address, course, tmp_path, files = formgrader
     page = browser.chromium().new_page(viewport=dict(width=1400, height=1000))

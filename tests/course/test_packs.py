@@ -133,6 +133,7 @@ def test_honest_claims_pay_best():
     assert max(earned, key=earned.get) == 1.28 * .006 and capstone.claim_points(.2, .1, .15) == 0 == capstone.claim_points(float("nan"), 1, 0)
 
 
+@pytest.mark.long
 def test_a_small_recipe_is_trained_and_kept(tmp_path, monkeypatch):
     monkeypatch.setenv("PIXCL_CAPSTONE_RUNS", str(tmp_path))
     recipe = dict(steps=2, warmup_steps=1, batch_size=4, crop=48, queue_size=32)

@@ -1,0 +1,84 @@
+"""The guide and the pages that a newcomer reads first quote measured figures: each equals the committed JSON."""
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from pixcl_nb.experiments.claims import paired_difference
+from pixcl_nb.experiments.regimes import gains, STARTS
+
+NBS = Path(__file__).parent.parent / "nbs"
+RESULTS = NBS / "walkthroughs" / "results"
+REGIMES = json.loads((RESULTS / "regimes.json").read_text())
+NUMBER_OF_LABELS = {"fewer labels": 10, "headline": 20, "more labels": 40}
+
+
+def claim(file, name):
+    "A row of a committed file of claims."
+    return next(row for row in json.loads((RESULTS / f"claims_{file}.json").read_text())["rows"] if row["row"] == name)
+
+
+def written(difference):
+    "A paired difference as the pages write it: mean (low … high), points."
+    mean, low, high = (f"{100 * difference[name]:+.1f}".replace("-", "−") for name in ("mean", "low", "high"))
+    return f"{mean} ({low} … {high})"
+
+
+def gain(sweep, method, protocol, **fields):
+    "The paired gain of one arm of a sweep."
+    found, = [row["difference"] for row in gains(REGIMES[sweep]["points"], protocol)
+              if row["regime"]["method"] == method and all(row["regime"][name] == value for name, value in fields.items())]
+    return found
+
+
+def natural_rows():
+    return [f"| natural world, {count} labels | {STARTS[method][0]} | {written(gain(sweep, method, 'probe'))} | {written(gain(sweep, method, 'finetune'))} |"
+            for sweep, count in NUMBER_OF_LABELS.items() for method in ("densecl", "auxiliary")]
+
+
+def short_rows():
+    "MoCo on 240 scenes: the same few steps in both worlds."
+    return [f"| {world}, 40 labels, 240 scenes | MoCo v2, {views} colour changes | {written(gain('views', 'moco', 'probe', world=name, views=views))} | {written(gain('views', 'moco', 'finetune', world=name, views=views))} |"
+            for name, world in {"natural": "natural world", "adversarial": "samples' world"}.items() for views in ("gentle", "strong")]
+
+
+def sample_rows():
+    table, titles = claim("samples", "comparison")["table"], {"moco": "MoCo v2", "densecl": "DenseCL, by features", "cp2": "CP2", "auxiliary": "Auxiliary contrast, clusters of DenseCL's features"}
+    over = lambda protocol, arm: written(paired_difference(table[protocol][arm], table[protocol]["random"]))
+    return [f"| samples, 20 labels (probe: 240) | {title} | {over('probe', arm)} | {over('finetune@20', arm)} |" for arm, title in titles.items()]
+
+
+def street_rows():
+    against = claim("extractor", "extractor_probe")["against"]
+    return [f"| street scenes, 8 and 18 labels | Auxiliary contrast, clusters of an ImageNet network | {written(against['start'])} | not measured |"]
+
+
+@pytest.mark.parametrize("row", [*natural_rows(), *short_rows(), *sample_rows(), *street_rows()])
+def test_the_guides_table_is_the_committed_one(row):
+    assert row in (NBS / "guide" / "which_method.md").read_text().splitlines()
+
+
+def test_the_sentences_under_the_table_hold():
+    table = claim("samples", "comparison")["table"]
+    difference = lambda protocol, arm: paired_difference(table[protocol][arm], table[protocol]["random"])["mean"]
+    probe = {arm: difference("probe", arm) for arm in ("moco", "densecl", "cp2", "auxiliary")}
+    assert min(probe.values()) > 0 and max(probe, key=probe.get) == "auxiliary" and all(difference("finetune@20", arm) < 0 for arm in probe)
+    for sweep in NUMBER_OF_LABELS:
+        assert gain(sweep, "auxiliary", "probe")["mean"] > gain(sweep, "densecl", "probe")["mean"] > 0
+        assert all(min(gain(sweep, method, "finetune")["each"]) > 0 for method in ("densecl", "auxiliary"))
+    assert all(max(row["difference"]["each"]) < 0 for row in gains(REGIMES["views"]["points"], "finetune"))
+    assert min(gain("views", "moco", "probe", world="natural", views="gentle")["each"]) > 0 > max(gain("views", "moco", "probe", world="natural", views="strong")["each"])
+    street, labels = claim("extractor", "extractor_probe"), claim("camvid", "label_budget")["values"]
+    assert street["against"]["noise"]["low"] > 0 and street["against"]["extractor"]["high"] < 0 and min(street["against"]["start"]["each"]) > 0
+    found = {count: paired_difference(labels[f"contrast, {count} labels"], labels[f"scratch, {count} labels"]) for count in (8, 18, 37, 367)}
+    assert all(found[count]["low"] < 0 and found[count]["mean"] < .01 for count in (8, 18, 37)) and .01 < found[367]["mean"] < .015 and found[367]["low"] > 0
+
+
+@pytest.mark.parametrize("page", ["start_here", "comparison"])
+def test_what_a_newcomer_reads_first_quotes_the_map(page):
+    text = "".join(line for cell in json.loads((NBS / "walkthroughs" / f"{page}.ipynb").read_text())["cells"] if cell["cell_type"] == "markdown" for line in cell["source"])
+    quoted = re.search(r"(\+[\d.]+) points \(DenseCL\) and (\+[\d.]+) points \(auxiliary contrast\) above random weights, with three of three seeds", text)
+    measured = {method: gain("headline", method, "finetune") for method in ("densecl", "auxiliary")}
+    assert quoted.groups() == tuple(f"{100 * found['mean']:+.1f}" for found in measured.values())
+    assert all(len(found["each"]) == 3 and min(found["each"]) > 0 for found in measured.values())
