@@ -43,6 +43,14 @@ def short_rows():
             for name, world in {"natural": "natural world", "adversarial": "samples' world"}.items() for views in ("gentle", "strong")]
 
 
+def dial_rows():
+    "DenseCL's partners and λ at 400 steps; label contrast by labels."
+    arms = {"lambda 0": ("lambda", "DenseCL without its dense term"), "by feature": ("partners", "DenseCL, by features"), "densecl": ("lambda", "DenseCL, geometric positives")}
+    dense = [f"| natural world, 20 labels, 400 steps | {title} | {written(gain(sweep, arm, 'probe'))} | {written(gain(sweep, arm, 'finetune'))} |" for arm, (sweep, title) in arms.items()]
+    return dense + [f"| natural world, {count} labels, no other scenes | Label contrast | {written(gain('labels', 'label', 'probe', labels=count))} | {written(gain('labels', 'label', 'finetune', labels=count))} |"
+                    for count in (10, 40, 160)]
+
+
 def sample_rows():
     table, titles = claim("samples", "comparison")["table"], {"moco": "MoCo v2", "densecl": "DenseCL, by features", "cp2": "CP2", "auxiliary": "Auxiliary contrast, clusters of DenseCL's features"}
     over = lambda protocol, arm: written(paired_difference(table[protocol][arm], table[protocol]["random"]))
@@ -54,7 +62,7 @@ def street_rows():
     return [f"| street scenes, 8 and 18 labels | Auxiliary contrast, clusters of an ImageNet network | {written(against['start'])} | not measured |"]
 
 
-@pytest.mark.parametrize("row", [*natural_rows(), *short_rows(), *sample_rows(), *street_rows()])
+@pytest.mark.parametrize("row", [*natural_rows(), *dial_rows(), *short_rows(), *sample_rows(), *street_rows()])
 def test_the_guides_table_is_the_committed_one(row):
     assert row in (NBS / "guide" / "which_method.md").read_text().splitlines()
 
@@ -69,6 +77,8 @@ def test_the_sentences_under_the_table_hold():
         assert all(min(gain(sweep, method, "finetune")["each"]) > 0 for method in ("densecl", "auxiliary"))
     assert all(max(row["difference"]["each"]) < 0 for row in gains(REGIMES["views"]["points"], "finetune"))
     assert min(gain("views", "moco", "probe", world="natural", views="gentle")["each"]) > 0 > max(gain("views", "moco", "probe", world="natural", views="strong")["each"])
+    order = [gain("partners", arm, "probe")["mean"] for arm in ("same place", "by feature", "densecl")]
+    assert order == sorted(order) and gain("labels", "label", "finetune", labels=40)["low"] > 0 and min(gain("labels", "label", "finetune", labels=160)["each"]) > 0
     street, labels = claim("extractor", "extractor_probe"), claim("camvid", "label_budget")["values"]
     assert street["against"]["noise"]["low"] > 0 and street["against"]["extractor"]["high"] < 0 and min(street["against"]["start"]["each"]) > 0
     found = {count: paired_difference(labels[f"contrast, {count} labels"], labels[f"scratch, {count} labels"]) for count in (8, 18, 37, 367)}
