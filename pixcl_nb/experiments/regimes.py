@@ -328,6 +328,21 @@ def run_sweep(
     points = SWEEPS[check_name("sweep", name, SWEEPS)] if isinstance(name, str) else name
     return [{"regime": asdict(regime), "scores": regime_point(regime, folder, say)} for regime in points]
 
+def last_terms(
+    regime:Regime, # whose pretraining lies in `folder`
+    folder, # of starts and points
+    steps:int=50 # at the end, over which the mean is taken
+)->dict:
+    "Means of the logged terms over a pretraining's last steps; empty where there is no log."
+    if regime.method is None: return {}
+    log = Path(folder) / "starts" / digest(start_record(regime)) / "log.jsonl"
+    if not log.exists(): return {}
+    rows = [json.loads(line) for line in log.read_text().splitlines()[-steps:]]
+    named = [name for name, value in rows[-1].items() if isinstance(value, float)]
+    named = [name for name in named if name not in ("lr", "images_per_second")]
+    return {name: sum(row[name] for row in rows) / len(rows) for name in named}
+
+# %% ../../nbs/9_experiments/98_regimes.ipynb #71be6100
 def write_sweeps():
     "`python -m pixcl_nb.experiments.regimes OUT.json SWEEP …`: made one by one; points lie in runs/regimes."
     torch.set_num_threads(1)
@@ -336,7 +351,9 @@ def write_sweeps():
     for name in names:
         points = run_sweep(name, "runs/regimes")
         command = f"python -m pixcl_nb.experiments.regimes {out.name} '{name}'"
-        made[name] = {"command": command, "machine": made_by(torch.device("cpu")), "points": points}
+        terms = [last_terms(Regime(**point["regime"]), "runs/regimes") for point in points]
+        made[name] = {
+            "command": command, "machine": made_by(torch.device("cpu")), "points": points, "terms": terms}
         atomic_write(out, json.dumps(made, indent=1) + "\n")
         for found in gains(points): print(name, found["regime"]["method"], found["difference"], flush=True)
 
