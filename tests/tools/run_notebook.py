@@ -8,6 +8,8 @@ nbclient on its own would run a CUDA cell on a laptop, and `nbdev_test` runs the
 this does both, then strips widget state and execution metadata so that the diff is only what changed.
 """
 import argparse
+import base64
+import io
 import re
 import sys
 import time
@@ -15,6 +17,7 @@ from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
+from PIL import Image
 
 FLAGS = {"notest", "slow", "cuda"}
 
@@ -40,6 +43,15 @@ def run(path, allowed=(), timeout=3600):
     return time.time() - started
 
 
+def small_png(text, limit=100_000):
+    "A picture as a notebook holds it; one of more bytes with 256 colours, at which photographs take a third."
+    content = base64.b64decode(text)
+    if len(content) <= limit: return text
+    reduced = io.BytesIO()
+    Image.open(io.BytesIO(content)).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(reduced, "PNG", optimize=True)
+    return base64.b64encode(min(content, reduced.getvalue(), key=len)).decode() + "\n"
+
+
 def merge_streams(outputs):
     "Join neighbouring pieces of one stream and drop progress bars, which are noise in a committed notebook."
     merged = []
@@ -49,7 +61,9 @@ def merge_streams(outputs):
             if merged and merged[-1].output_type == "stream" and merged[-1].name == output.name:
                 merged[-1].text += output.text
                 continue
-        if "image/png" in output.get("data", {}): output.data.pop("application/vnd.jupyter.widget-view+json", None)    # the still picture stays; a view without its kernel is an error message
+        if "image/png" in output.get("data", {}):
+            output.data["image/png"] = small_png(output.data["image/png"])
+            output.data.pop("application/vnd.jupyter.widget-view+json", None)    # the still picture stays; a view without its kernel is an error message
         merged.append(output)
     return merged
 
