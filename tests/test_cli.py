@@ -112,6 +112,7 @@ def test_ctrl_c_is_130(monkeypatch):
     assert main(["data"]) == 130
 
 
+@pytest.mark.long
 def test_sigterm_saves_and_exits_143_and_the_same_command_goes_on(tmp_path, samples):
     words = [*PYTHON, *f"pretrain moco --steps 60 {TINY} --data folder --root {samples} --checkpoint-every 1 --out {tmp_path}/run".split()]
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

@@ -369,6 +369,7 @@ ACTIONS = [
 ]
 
 
+@pytest.mark.long
 def test_in_jupyterlab_python_receives_what_was_done(tmp_path):
     if find_chromium() is None: no_browser("no Chromium was found")
     import nbformat
