@@ -15,8 +15,8 @@ import torch
 
 LINUX = sys.platform.startswith("linux")
 if LINUX: ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)       # PR_SET_CHILD_SUBREAPER: a killed child's children are ours, and their time is counted
-APART = {"test_notebooks"}                              # files whose tests share nothing: two workers take them one by one
-FIRST = ["course", "test_docs", "test_widgets"]         # what takes longest goes first, so that both workers end together
+APART = {"test_notebooks"}                              # files whose tests share nothing: the workers take them one by one
+FIRST = ["course", "test_docs", "test_widgets"]         # what takes longest goes first, so that the workers end together
 
 
 def cpu_seconds():

@@ -655,6 +655,18 @@ def stray_rows(
     known = [dict(student=m.student, assignment=m.assignment, remarks="; ".join(m.remarks)) for m in strays]
     return [{**dict.fromkeys(columns, ""), **row} for row in known]
 
+# %% ../../nbs/course/105_gradebook.ipynb #f1a20aba
+def written_grade(
+    book, # nbgrader's Gradebook
+    assignment:str, # its name
+    student:str # id in the book
+): # nbgrader's Grade, None where nothing was handed in
+    "The grade of a written question."
+    from nbgrader.api import MissingEntry
+    try: notebook = book.find_submission_notebook(assignment, assignment, student)
+    except MissingEntry: return None
+    return next(one for one in notebook.grades if one.cell.cell_type == "markdown")
+
 # %% ../../nbs/course/105_gradebook.ipynb #2e92074b
 def take_written(
     course, # the instructor's folder
@@ -668,10 +680,11 @@ def take_written(
     rows = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig") if path.exists() else ""))
     for row in [row for row in rows if row.get("student") in names]:
         if row.get("written") in (None, "", "0"): continue
-        name, student = row["assignment"], names[row["student"]]
-        notebook = book.find_submission_notebook(name, name, student)
-        grades = [grade for grade in notebook.grades if grade.cell.cell_type == "markdown"]
-        (grade,), text = grades, row["written"]
+        name, text = row.get("assignment"), row["written"]
+        grade = written_grade(book, name, names[row["student"]])
+        if grade is None:
+            say(f"marks.csv: {row['student']}, {name}: nothing was handed in, {text!r} counts for nothing")
+            continue
         if grade.manual_score is not None or (name, grade.name) in weights: continue
         points = float(text) if re.fullmatch(r"\d+([.]\d*)?", text) else -1
         if not 0 <= points <= grade.max_score:

@@ -172,7 +172,7 @@ def set_limits(
     held = Path("/proc/self/statm")
     held = int(held.read_text().split()[0]) * resource.getpagesize() if held.exists() else 0
     values = dict(AS=held + limits["memory"] * 2**20, CORE=0, NOFILE=256)
-    if "WALLED" in os.environ: values["NPROC"] = limits["processes"]
+    if "PIXCL_SANDBOX" in os.environ: values["NPROC"] = limits["processes"]
     for name, value in values.items():
         with contextlib.suppress(ValueError, OSError):
             resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (value, value))
@@ -206,10 +206,10 @@ def serve(
     for name in PRELOAD: importlib.import_module(name)
     torch.set_num_threads(1)                             # a fork must not inherit a pool of threads
     shell, control = student_shell(), socket.socket(fileno=handle)
-    prctl = ctypes.CDLL(None).prctl if "WALLED" in os.environ else lambda *_: None
+    prctl = ctypes.CDLL(None).prctl if "PIXCL_SANDBOX" in os.environ else lambda *_: None
     prctl(4, 0, 0, 0, 0), control.sendall(b"r")          # PR_SET_DUMPABLE: its memory is its own
     while (order := socket.recv_fds(control, 1, 1))[0]:
-        if "WALLED" in os.environ:                       # what the last one left behind ends
+        if "PIXCL_SANDBOX" in os.environ:                       # what the last one left behind ends
             with contextlib.suppress(OSError): os.kill(-1, signal.SIGKILL)
         with contextlib.suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG)[0]: pass
@@ -353,7 +353,7 @@ def command_of(
         work = Path(sandbox.folder)/"work"
         work.mkdir(exist_ok=True)
         return dict(args=program, cwd=work, env=dict(inside, HOME=str(work), PYTHONPATH=str(sandbox.library)))
-    inside.update(HOME="/tmp", PYTHONPATH="/course", WALLED="1", MPLCONFIGDIR="/tmp/.matplotlib",
+    inside.update(HOME="/tmp", PYTHONPATH="/course", PIXCL_SANDBOX="1", MPLCONFIGDIR="/tmp/.matplotlib",
                   IPYTHONDIR="/tmp/.ipython")
     words = [word for name, value in inside.items() for word in ("--setenv", name, value)]
     line = wall(sandbox.library, sandbox.limits, sandbox.closed, space) + words

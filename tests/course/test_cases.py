@@ -314,6 +314,26 @@ def test_an_interrupted_marking_goes_on(tmp_path):
     assert [line.endswith("as before") for line in seen[2:5]] == [True, True, False] and [m.points for m in results] == [15] * 3
 
 
+def test_points_typed_for_nobodys_work_are_told(tmp_path):
+    "A row of marks.csv whose student or assignment handed nothing in costs nobody a table."
+    course, told = tmp_path/"course", []
+    files = {"ann/1_info_nce.ipynb": bare(paper(ONE, {"loss": A1["loss"]}))}
+    (course).mkdir()
+    (course/"roster.csv").write_text("student,name,email\nann,Ann,a@x\nbob,Bob,b@x\n")
+    mark_files(tmp_path, files)
+    table = course/"marks.csv"
+    rows = list(csv.DictReader(table.open()))
+    for row in rows: row["written"] = "7"
+    rows.append({**rows[0], "assignment": "no_such"})
+    with table.open("w", newline="") as out:
+        writer = csv.DictWriter(out, rows[0])
+        writer.writeheader(), writer.writerows(rows)
+    mark_files(tmp_path, files, say=told.append)
+    after = {row["student"]: row["written"] for row in csv.DictReader(table.open())}
+    assert after["ann"] == "7" and after["bob"] in ("", "0")
+    for words in ("bob, 1_info_nce: nothing was handed in", "ann, no_such: nothing was handed in"): assert any(words in line for line in told), told
+
+
 def test_marks_of_a_person_survive(tmp_path):
     "Written points, an overruled test and a comment; then a late hand-in arrives and everything is marked again."
     files = {"ann/1_info_nce.ipynb": bare(paper(ONE, {"loss": A1["loss"]}))}

@@ -3,8 +3,7 @@
 
     .venv/bin/python tests/tools/newest_python.py
 
-`make test-newest` and the end of `.ci/run` call it. Its environment is build/newest, made by uv (a second's work
-once the packages are there) and kept. Without a Python newer than the one that runs this, it says so and ends well.
+`make test-newest` and the end of `.ci/run` call it. Its environment is build/newest, made by uv and kept. Without a Python newer than the one that runs this, it says so and ends well.
 """
 import hashlib
 import os

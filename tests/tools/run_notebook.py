@@ -48,7 +48,8 @@ def small_png(text, limit=100_000):
     content = base64.b64decode(text)
     if len(content) <= limit: return text
     reduced = io.BytesIO()
-    Image.open(io.BytesIO(content)).convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE).save(reduced, "PNG", optimize=True)
+    picture = Image.open(io.BytesIO(content)).convert("RGBA")
+    Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE).save(reduced, "PNG", optimize=True)
     return base64.b64encode(min(content, reduced.getvalue(), key=len)).decode() + "\n"
 
 
