@@ -115,6 +115,9 @@ LABEL_FORMS = {"within": "released_within", "cross": "released_cross", "label": 
 COMPOSED = QUEUE | dict(compose=dict(stride=8), decoder="fcn", decoder_width=64)
 STARTS["cp2"] = "CP2", "cp2", COMPOSED, ADAMW
 STARTS["cp2 without"] = variant("cp2", "CP2 without its dense term", dense_weight=0.)
+DENSE = {"cp2 heavy": dict(dense_weight=1.), "cp2 sharp": dict(dense_temperature=.2),
+         "cp2 heavy and sharp": dict(dense_weight=1., dense_temperature=.2)}   # as released: .2 and 1
+STARTS |= {key: variant("cp2", f"CP2, {key[4:]} dense term", **settings) for key, settings in DENSE.items()}
 STARTS |= {key: variant("densecl", f"DenseCL, λ = {value:g}", loss_lambda=value)
            for key, value in LAMBDAS.items() if key not in STARTS}
 STARTS |= {key: variant("densecl", f"DenseCL, {key}", positives=kind)
@@ -312,6 +315,10 @@ SWEEPS = {
     "partners": grid(method=[None, *PARTNERS], **SHORTER),
     "lambda by feature": grid(method=[None, "lambda 0", "by feature", "feature alone"], **SHORTER),
     "cp2": grid(method=[None, "cp2", "cp2 without"], **SHORTER),
+    "cp2 recipes": grid(
+        method=[None, "cp2", "cp2 without", *DENSE], steps=[400], labels=[20], seed=[0], tune_colour=[.4]),
+    "labels, longer": grid(
+        method=[None, "label"], labels=[10, 160], steps=[300], tune_steps=[1200], **NOT_SEEN),
     "steps": grid(method=[None, "densecl"], **SHORTER | dict(steps=[100, 400, 1000])),
     "scenes": grid(method=[None, "densecl"], **SHORTER, scenes=[240, 2400]),
     "scopes": grid(method=[None, *LABEL_FORMS], labels=[40], steps=[300], **NOT_SEEN),
