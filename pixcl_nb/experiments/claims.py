@@ -45,7 +45,7 @@ class ClaimsData:
     "On which images, and how often."
     data: str = "camvid"           # a name that load_data knows
     root: str = None               # where its files lie
-    rows: tuple = words()          # which claims; empty = all of ROWS
+    rows: tuple = words()          # which claims; empty = all of ROWS that need no settings of their own
     seeds: tuple = (0, 1, 2)       # of everything that is random; methods are compared seed by seed
     split: str = "test"            # what is measured on; "val" while choosing a recipe
     size: tuple = (120, 160)       # (H, W) the images are brought to
@@ -330,7 +330,7 @@ class Row:
     paper: str                     # whose claim
     measure: str                   # how it is measured here
     work: object                   # (Bench) → {"values", "difference", …}
-    needs_start: bool = False      # left out where rows are not named and `start` is None
+    special: bool = False          # done only when named: it needs other settings than the rest
 
 def compare_arms(
     bench:Bench, # where arms and scores are kept
@@ -703,6 +703,37 @@ def extractor_finetune(bench:Bench)->dict:
     "The same arms, fine-tuned."
     return compare_extracted(bench, "finetune")
 
+# %% ../../nbs/9_experiments/96_claims.ipynb #1d5e01a0
+LAYERS = {"stride 8": 8, "stride 16": 16, "stride 32": 32, "16, 32 joined": [16, 32],
+          "8, 16, 32 joined": [8, 16, 32]}
+
+def layer_keypoints(bench, name, seed=None)->dict:
+    "PCK of a layer on VOC's animals, as a job; `seed` None stands for ImageNet's weights."
+    c, weights, slug = bench.config, "imagenet" if seed is None else f"random{seed}", name.replace(", ", "-")
+    def work():
+        with torch.random.fork_rng():
+            torch.manual_seed(seed or 0)
+            network = create_encoder(c.extractor, pretrained="package" if seed is None else False,
+                                     layer=LAYERS[name])
+        return pck_keypoints(network, c.root, size=c.size[0])
+    about = {**bench.settings("extractor"), "layer": name, "weights": weights}
+    return bench.job(f"keypoints-{slug.replace(' ', '-')}-{weights}", about, work)
+
+# %% ../../nbs/9_experiments/96_claims.ipynb #00e36122
+def extractor_keypoints(bench:Bench)->dict:
+    "Layers of an ImageNet network on animal keypoints; the difference is stride 16 − the last, by animal."
+    if bench.config.data != "voc": raise ValueError('data: this row needs VOC\'s keypoints; use data="voc"')
+    known = {name: layer_keypoints(bench, name) for name in LAYERS}
+    random = {name: [layer_keypoints(bench, name, seed)["pck"] for seed in bench.config.seeds]
+              for name in LAYERS}
+    middle, last = (known[name]["per_class"] for name in ("stride 16", "stride 32"))
+    return {
+        "values": {f"ImageNet, {name}": [found["pck"]] for name, found in known.items()}
+                  | {f"random weights, {name}": found for name, found in random.items()},
+        "animals": {name: found["per_class"] for name, found in known.items()},
+        "pairs": known["stride 32"]["pairs"], "compared": ["stride 16, each animal", "stride 32, the same"],
+        "difference": paired_difference(list(middle.values()), list(last.values()))}
+
 # %% ../../nbs/9_experiments/96_claims.ipynb #56194c7f
 ARMS |= {
     "start": Arm("the start itself"), "moco-on": Arm("MoCo v2 from there", "moco", "quick_steps"),
@@ -766,7 +797,7 @@ def going_on_rows()->dict:
         return Row(
             f"a short run on the images themselves improves weights that exist ({kind})", papers[name],
             f"{how[kind]} at few labels; {ARMS[name].title}, its step size chosen on val, against the start",
-            work, needs_start=True)
+            work, special=True)
     rows = [row(name, kind) for name in papers for kind in how]
     return {row.work.__name__: row for row in rows}
 
@@ -824,7 +855,11 @@ EXISTING = {
         extractor_probe),
     "extractor_finetune": Row(
         "the same after fine-tuning", "Zhang et al.",
-        "fine-tuning at few labels, otherwise the same", extractor_finetune)}
+        "fine-tuning at few labels, otherwise the same", extractor_finetune),
+    "extractor_keypoints": Row(
+        "a middle layer finds a point again better than the last", "none (ours)",
+        "PCK@0.1 of VOC's animal keypoints, an ImageNet network's layers, animal by animal",
+        extractor_keypoints, special=True)}
 
 # %% ../../nbs/9_experiments/96_claims.ipynb #9339b29d
 ROWS = {
@@ -863,8 +898,7 @@ def run_claims(
     """Do every row that is not done, write `results.json`, return it. A row that fails does not stop the
     others: its error stands in its place."""
     bench = Bench(config or ClaimsConfig(), out, say, progress)
-    possible = [name for name, row in ROWS.items() if bench.config.start or not row.needs_start]
-    rows = bench.config.rows or possible
+    rows = bench.config.rows or [name for name, row in ROWS.items() if not row.special]
     found = {name: try_row(bench, name, scale) for name in rows}
     machine = made_by(torch.device(bench.config.device))
     results = {"scale": scale, "config": dataclasses.asdict(bench.config), "machine": machine, "rows": found}
