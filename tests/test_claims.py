@@ -178,12 +178,16 @@ def test_a_failed_row_is_told_and_is_an_exit_code(bench, monkeypatch, capsys):
     assert "ValueError: labels: all of them are outliers" in capsys.readouterr().out
 
 
-@pytest.mark.long
 def test_arms_that_go_on_begin_with_the_start_and_label_contrast_sees_the_images_that_are_probed(bench, tmp_path, monkeypatch):
     from pixcl_nb.experiments import claims
     torch.save(claims.first_encoder(bench.config, 5).state_dict(), tmp_path / "start.pt")
     config = dataclasses.replace(bench.config, start=str(tmp_path / "start.pt"), budgets=(3,), rates=(.001, .1), split="test")
-    seen = {}
+    seen, probed = {}, []
+    class Result:
+        history = ()
+        def __init__(self, encoder): self.miou = float(sum(weight.detach().double().sum() for weight in encoder.parameters()))
+        def to_dict(self): return {"iou": {}}
+    monkeypatch.setattr(claims, "linear_probe", lambda encoder, labelled, *more, **options: (probed.append(labelled), Result(encoder))[1])
     trained = claims.pretrain
     monkeypatch.setattr(claims, "pretrain", lambda method, data, settings, run_dir: (seen.setdefault(str(run_dir), (method, data, settings.lr)), trained(method, data, settings, run_dir=run_dir)))
     ours = Bench(config, tmp_path / "on", **quiet)
@@ -193,7 +197,7 @@ def test_arms_that_go_on_begin_with_the_start_and_label_contrast_sees_the_images
     assert rates == {.001, .1}
     labelled = [data for path, (_, data, _) in seen.items() if "label-on" in path]
     expected = claims.label_subset(ours.labelled, count=3, seed=0)
-    for data in labelled: assert len(data) == 3 and all(torch.equal(data[i][0], expected[i][0]) for i in range(3))
+    for data in [*labelled, *probed]: assert len(data) == 3 and all(torch.equal(data[i][0], expected[i][0]) for i in range(3))
     again = Bench(config, tmp_path / "on", say=lambda text: pytest.fail(text))
     assert claims.going_on(again, "label-on", "probe")["values"] == found["values"]
 
