@@ -177,7 +177,8 @@ def settings(self, *names)->dict:
 
 def job(self, name, settings, work)->dict:
     "The result of `work()`, or what the file of that name holds if its settings are these."
-    path = self.out / "jobs" / f"{name}.json"
+    folder = "jobs" if self.config.split == "test" else f"jobs-{self.config.split}"
+    path = self.out / folder / f"{name}.json"
     result = stored_result(path, settings, work, self.say)
     self.seconds[name] = json.loads(path.read_text())["seconds"]
     return result
@@ -742,10 +743,10 @@ ARMS |= {
     "label-on": Arm("Label contrast from there", "label_contrast", "quick_steps")}
 
 def bench_like(bench, **changes)->Bench:
-    "The same bench with other settings, its arms and scores in a folder of their own."
+    "The same bench with other settings; arms that depend on them lie in a folder of their own."
     other = copy(bench)
     other.config = dataclasses.replace(bench.config, **changes)
-    for name, value in changes.items(): other.out = other.out / f"{name}-{value}"
+    for name in changes.keys() - {"split"}: other.out = other.out / f"{name}-{changes[name]}"
     if "split" in changes: other.test = demo_data(other.config)[2]
     return other
 

@@ -317,6 +317,8 @@ SWEEPS = {
     "cp2": grid(method=[None, "cp2", "cp2 without"], **SHORTER),
     "cp2 recipes": grid(
         method=[None, "cp2", "cp2 without", *DENSE], steps=[400], labels=[20], seed=[0], tune_colour=[.4]),
+    "cp2 own": grid(
+        method=[None, "cp2 heavy and sharp", "cp2 without"], steps=[1000], labels=[20], **NOT_SEEN),
     "labels, longer": grid(
         method=[None, "label"], labels=[10, 160], steps=[300], tune_steps=[1200], **NOT_SEEN),
     "steps": grid(method=[None, "densecl"], **SHORTER | dict(steps=[100, 400, 1000])),
