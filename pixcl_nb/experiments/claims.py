@@ -746,7 +746,7 @@ def bench_like(bench, **changes)->Bench:
     "The same bench with other settings; arms that depend on them lie in a folder of their own."
     other = copy(bench)
     other.config = dataclasses.replace(bench.config, **changes)
-    for name in changes.keys() - {"split"}: other.out = other.out / f"{name}-{changes[name]}"
+    for name in [name for name in changes if name != "split"]: other.out = other.out / f"{name}-{changes[name]}"
     if "split" in changes: other.test = demo_data(other.config)[2]
     return other
 
