@@ -746,8 +746,9 @@ def bench_like(bench, **changes)->Bench:
     "The same bench with other settings; arms that depend on them lie in a folder of their own."
     other = copy(bench)
     other.config = dataclasses.replace(bench.config, **changes)
-    for name in [name for name in changes if name != "split"]: other.out = other.out / f"{name}-{changes[name]}"
     if "split" in changes: other.test = demo_data(other.config)[2]
+    for name, value in changes.items():
+        if name != "split": other.out = other.out / f"{name}-{value}"
     return other
 
 def point_of_labels(bench, name, kind, count, seed)->float:

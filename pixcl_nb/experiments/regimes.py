@@ -310,22 +310,25 @@ SWEEPS = {
     "views": grid(
         world=["adversarial", "natural"], method=[None, "moco"], views=["gentle", "strong"],
         scenes=[240], steps=[300], labels=[40], **NOT_SEEN),
-    "labels": grid(method=[None, "label"], labels=[10, 40, 160], steps=[300], **NOT_SEEN),
     "lambda": grid(method=[None, *LAMBDAS], **SHORTER),
     "partners": grid(method=[None, *PARTNERS], **SHORTER),
     "lambda by feature": grid(method=[None, "lambda 0", "by feature", "feature alone"], **SHORTER),
     "cp2": grid(method=[None, "cp2", "cp2 without"], **SHORTER),
+    "steps": grid(method=[None, "densecl"], **SHORTER | dict(steps=[100, 400, 1000])),
+    "scenes": grid(method=[None, "densecl"], **SHORTER, scenes=[240, 2400]),
+    "more steps": grid(method=[None, "densecl"], steps=[4000], labels=[20], **NOT_SEEN),
+    "more scenes": grid(method=[None, "densecl"], scenes=[10_000], labels=[20], **NOT_SEEN)}
+
+# %% ../../nbs/9_experiments/98_regimes.ipynb #78e2cc3f
+SWEEPS |= {
+    "labels": grid(method=[None, "label"], labels=[10, 40, 160], steps=[300], **NOT_SEEN),
+    "labels, longer": grid(
+        method=[None, "label"], labels=[10, 160], steps=[300], tune_steps=[1200], **NOT_SEEN),
+    "scopes": grid(method=[None, *LABEL_FORMS], labels=[40], steps=[300], **NOT_SEEN),
     "cp2 recipes": grid(
         method=[None, "cp2", "cp2 without", *DENSE], steps=[400], labels=[20], seed=[0], tune_colour=[.4]),
     "cp2 own": grid(
-        method=[None, "cp2 heavy and sharp", "cp2 without"], steps=[1000], labels=[20], **NOT_SEEN),
-    "labels, longer": grid(
-        method=[None, "label"], labels=[10, 160], steps=[300], tune_steps=[1200], **NOT_SEEN),
-    "steps": grid(method=[None, "densecl"], **SHORTER | dict(steps=[100, 400, 1000])),
-    "scenes": grid(method=[None, "densecl"], **SHORTER, scenes=[240, 2400]),
-    "scopes": grid(method=[None, *LABEL_FORMS], labels=[40], steps=[300], **NOT_SEEN),
-    "more steps": grid(method=[None, "densecl"], steps=[4000], labels=[20], **NOT_SEEN),
-    "more scenes": grid(method=[None, "densecl"], scenes=[10_000], labels=[20], **NOT_SEEN)}
+        method=[None, "cp2 heavy and sharp", "cp2 without"], steps=[1000], labels=[20], **NOT_SEEN)}
 
 # %% ../../nbs/9_experiments/98_regimes.ipynb #7d430d1a
 def run_sweep(
