@@ -115,6 +115,9 @@ LABEL_FORMS = {"within": "released_within", "cross": "released_cross", "label": 
 COMPOSED = QUEUE | dict(compose=dict(stride=8), decoder="fcn", decoder_width=64)
 STARTS["cp2"] = "CP2", "cp2", COMPOSED, ADAMW
 STARTS["cp2 without"] = variant("cp2", "CP2 without its dense term", dense_weight=0.)
+DENSE = {"cp2 heavy": dict(dense_weight=1.), "cp2 sharp": dict(dense_temperature=.2),
+         "cp2 heavy and sharp": dict(dense_weight=1., dense_temperature=.2)}   # as released: .2 and 1
+STARTS |= {key: variant("cp2", f"CP2, {key[4:]} dense term", **settings) for key, settings in DENSE.items()}
 STARTS |= {key: variant("densecl", f"DenseCL, λ = {value:g}", loss_lambda=value)
            for key, value in LAMBDAS.items() if key not in STARTS}
 STARTS |= {key: variant("densecl", f"DenseCL, {key}", positives=kind)
@@ -307,7 +310,6 @@ SWEEPS = {
     "views": grid(
         world=["adversarial", "natural"], method=[None, "moco"], views=["gentle", "strong"],
         scenes=[240], steps=[300], labels=[40], **NOT_SEEN),
-    "labels": grid(method=[None, "label"], labels=[10, 40, 160], steps=[300], **NOT_SEEN),
     "lambda": grid(method=[None, *LAMBDAS], **SHORTER),
     "partners": grid(method=[None, *PARTNERS], **SHORTER),
     "lambda by feature": grid(method=[None, "lambda 0", "by feature", "feature alone"], **SHORTER),
@@ -316,9 +318,19 @@ SWEEPS = {
                        *grid(method=["label"], steps=[300], labels=[20], **NOT_SEEN)],
     "steps": grid(method=[None, "densecl"], **SHORTER | dict(steps=[100, 400, 1000])),
     "scenes": grid(method=[None, "densecl"], **SHORTER, scenes=[240, 2400]),
-    "scopes": grid(method=[None, *LABEL_FORMS], labels=[40], steps=[300], **NOT_SEEN),
     "more steps": grid(method=[None, "densecl"], steps=[4000], labels=[20], **NOT_SEEN),
     "more scenes": grid(method=[None, "densecl"], scenes=[10_000], labels=[20], **NOT_SEEN)}
+
+# %% ../../nbs/9_experiments/98_regimes.ipynb #78e2cc3f
+SWEEPS |= {
+    "labels": grid(method=[None, "label"], labels=[10, 40, 160], steps=[300], **NOT_SEEN),
+    "labels, longer": grid(
+        method=[None, "label"], labels=[10, 160], steps=[300], tune_steps=[1200], **NOT_SEEN),
+    "scopes": grid(method=[None, *LABEL_FORMS], labels=[40], steps=[300], **NOT_SEEN),
+    "cp2 recipes": grid(
+        method=[None, "cp2", "cp2 without", *DENSE], steps=[400], labels=[20], seed=[0], tune_colour=[.4]),
+    "cp2 own": grid(
+        method=[None, "cp2 heavy and sharp", "cp2 without"], steps=[1000], labels=[20], **NOT_SEEN)}
 
 # %% ../../nbs/9_experiments/98_regimes.ipynb #7d430d1a
 def run_sweep(
