@@ -761,10 +761,9 @@ def point_of_labels(bench, name, kind, count, seed)->float:
 
 # %% ../../nbs/9_experiments/96_claims.ipynb #89a252ec
 def tried_rates(bench, name, kind, count)->dict:
-    "Step size of pretraining → score on val, of the first seed. Empty for weights that are not trained."
-    if ARMS[name].method is None: return {}
-    first = bench.config.seeds[0]
-    each = {rate: bench_like(bench, lr=rate) for rate in bench.config.rates}
+    "Step size of pretraining → score on val, of the first seed; for weights that are not trained \"none\"."
+    first, trained = bench.config.seeds[0], ARMS[name].method is not None
+    each = {rate: bench_like(bench, lr=rate) for rate in bench.config.rates} if trained else {"none": bench}
     return {rate: point_of_labels(bench_like(one, split="val"), name, kind, count, first)
             for rate, one in each.items()}
 
@@ -775,7 +774,7 @@ def going_on(bench, name, kind)->dict:
     if not c.start: raise ValueError('start: this row goes on from weights; give "package", "timm" or a file')
     budgets = [n for n in c.budgets if n <= len(bench.labelled)]
     tried = {arm: tried_rates(bench, arm, kind, min(budgets, key=lambda n: abs(n - 18))) for arm in names}
-    rates = {arm: max(found, key=found.get) for arm, found in tried.items() if found}
+    rates = {arm: max(found, key=found.get) for arm, found in tried.items() if "none" not in found}
     at = {arm: bench_like(bench, lr=rates[arm]) if arm in rates else bench for arm in names}
     table = {n: {arm: [point_of_labels(at[arm], arm, kind, n, seed) for seed in c.seeds] for arm in names}
              for n in budgets}
