@@ -779,9 +779,10 @@ def going_on(bench, name, kind)->dict:
     table = {n: {arm: [point_of_labels(at[arm], arm, kind, n, seed) for seed in c.seeds] for arm in names}
              for n in budgets}
     means = {arm: np.mean([table[n][arm] for n in budgets], 0) for arm in names}
+    counts = " and ".join(map(str, budgets))
     return {
         "values": {f"{ARMS[arm].title}, {n} labels": table[n][arm] for n in budgets for arm in names},
-        "compared": [f"{name}, mean of {budgets} labels", "start"],
+        "compared": [f"{ARMS[arm].title}, {counts} labels" for arm in (name, "start")],
         "difference": paired_difference(means[name], means["start"]),
         "to_control": paired_difference(means[name], means["moco-on"]), "rates": rates, "val": tried}
 
