@@ -2,8 +2,10 @@
 import os
 
 os.environ.setdefault("MPLBACKEND", "agg")
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)    # the workers, and each process a test starts, would compile our files again
 os.environ.setdefault("OMP_NUM_THREADS", "1")      # here and in every process a test starts: on tensors this small a second thread is waited for more than it helps, on a busy machine ten times as long
 
+import contextlib
 import ctypes
 import sys
 import time
@@ -13,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
+sys.dont_write_bytecode = False
 LINUX = sys.platform.startswith("linux")
 if LINUX: ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)       # PR_SET_CHILD_SUBREAPER: a killed child's children are ours, and their time is counted
 APART = {"test_notebooks"}                              # files whose tests share nothing: the workers take them one by one
@@ -21,20 +24,25 @@ FIRST = ["course", "test_docs", "test_widgets"]         # what takes longest goe
 
 def cpu_seconds():
     "User and system time of this process, of those it has waited for, and (Linux) of all its descendants that are there."
-    if not LINUX: return sum(os.times()[:4])
-    spent, children = {}, {}
-    for folder in os.scandir("/proc"):
-        if not folder.name.isdigit(): continue
-        try: fields = Path(folder.path, "stat").read_bytes().rpartition(b")")[2].split()      # the name before may hold anything
-        except OSError: continue                                                               # it ended meanwhile
-        spent[int(folder.name)] = sum(map(int, fields[11:15]))
-        children.setdefault(int(fields[1]), []).append(int(folder.name))
-    total, waiting = 0, [os.getpid()]
+    total = sum(os.times()[:4])
+    if not LINUX: return total
+    waiting = children(os.getpid())
     while waiting:
         process = waiting.pop()
-        total += spent.get(process, 0)
-        waiting += children.get(process, [])
-    return total / os.sysconf("SC_CLK_TCK")
+        try: fields = Path(f"/proc/{process}/stat").read_bytes().rpartition(b")")[2].split()      # the name before may hold anything
+        except OSError: continue                                                                   # it ended meanwhile
+        total += sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+        waiting += children(process)
+    return total
+
+
+def children(process):
+    "The living children of a process, as Linux lists them by thread: no other process is looked at, of which there may be hundreds."
+    found = []
+    with contextlib.suppress(OSError):
+        for thread in os.scandir(f"/proc/{process}/task"):
+            with contextlib.suppress(OSError): found += Path(thread.path, "children").read_text().split()
+    return found
 
 
 def pace():
