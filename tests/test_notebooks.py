@@ -16,9 +16,9 @@ from conftest import cpu_seconds, pace
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted(p for p in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts)
-LONG = set("""start_here explore densecl cp2 label_contrast auxiliary_contrast comparison from_imagenet own_data own_method
-              18_worlds 21_encoders 31_matching 34_auxiliary_labels 65_distributed 83_embedding 86_monitor 95_demo 96_claims 97_cli
-              103_sandbox 106_capstone""".split())       # about 15 CPU seconds and more: they train, or start processes, before one's eyes. Run with --long, as CI does
+LONG = set("""start_here explore densecl cp2 label_contrast auxiliary_contrast comparison shortcut from_imagenet own_data own_method
+              18_worlds 21_encoders 23_momentum 31_matching 34_auxiliary_labels 52_moco 65_distributed 82_correspondence 83_embedding 86_monitor
+              95_demo 96_claims 97_cli 103_sandbox 106_capstone""".split())       # about 10 CPU seconds and more, as with the tests: they train, or start processes, before one's eyes. Run with --long, as CI does
 LIMIT = 120                                   # CPU seconds of a notebook, times what `pace` says; 30 is the aim, and the table at the end shows who misses it
 PATIENCE = 1200                               # seconds by the clock, for a notebook that hangs
 FORK_SERVER = multiprocessing.get_context("forkserver")      # each notebook has a process of its own, and these libraries are read once for all of them; ours are not among them
