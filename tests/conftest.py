@@ -18,6 +18,7 @@ import torch
 sys.dont_write_bytecode = False
 LINUX = sys.platform.startswith("linux")
 if LINUX: ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)       # PR_SET_CHILD_SUBREAPER: a killed child's children are ours, and their time is counted
+START = "fork" if LINUX and not torch.cuda.is_available() else "spawn"       # of the second process of a test: a fork has read torch already, of which CUDA hears nothing good
 APART = {"test_notebooks"}                              # files whose tests share nothing: the workers take them one by one
 FIRST = ["course", "test_docs", "test_widgets"]         # what takes longest goes first, so that the workers end together
 
