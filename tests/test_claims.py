@@ -191,3 +191,36 @@ def test_a_failed_row_is_told_and_is_an_exit_code(bench, monkeypatch, capsys):
     monkeypatch.setitem(ROWS, "auxiliary_algorithm", dataclasses.replace(ROWS["auxiliary_algorithm"], work=broken))
     assert main(["claims", "--rows", "auxiliary_algorithm", "--scale", "small", "--threads", str(torch.get_num_threads()), "--out", str(bench.out / "shell")]) == 1
     assert "ValueError: labels: all of them are outliers" in capsys.readouterr().out
+
+
+def test_arms_that_go_on_begin_with_the_start_and_label_contrast_sees_the_images_that_are_probed(bench, tmp_path, monkeypatch):
+    from pixcl_nb.experiments import claims
+    torch.save(claims.first_encoder(bench.config, 5).state_dict(), tmp_path / "start.pt")
+    config = dataclasses.replace(bench.config, start=str(tmp_path / "start.pt"), budgets=(3,), rates=(.001, .1), split="test")
+    seen, probed = {}, []
+    class Result:
+        history = ()
+        def __init__(self, encoder): self.miou = float(sum(weight.detach().double().sum() for weight in encoder.parameters()))
+        def to_dict(self): return {"iou": {}}
+    monkeypatch.setattr(claims, "linear_probe", lambda encoder, labelled, *more, **options: (probed.append(labelled), Result(encoder))[1])
+    trained = claims.pretrain
+    monkeypatch.setattr(claims, "pretrain", lambda method, data, settings, run_dir: (seen.setdefault(str(run_dir), (method, data, settings.lr)), trained(method, data, settings, run_dir=run_dir)))
+    ours = Bench(config, tmp_path / "on", **quiet)
+    found = claims.going_on(ours, "label-on", "probe")
+    assert found["val"].keys() == {"start", "moco-on", "label-on"} and list(found["val"]["start"]) == ["none"]
+    rates = {lr for _, _, lr in seen.values()}
+    assert rates == {.001, .1}
+    labelled = [data for path, (_, data, _) in seen.items() if "label-on" in path]
+    expected = claims.label_subset(ours.labelled, count=3, seed=0)
+    for data in [*labelled, *probed]: assert len(data) == 3 and all(torch.equal(data[i][0], expected[i][0]) for i in range(3))
+    again = Bench(config, tmp_path / "on", say=lambda text: pytest.fail(text))
+    assert claims.going_on(again, "label-on", "probe")["values"] == found["values"]
+
+
+@pytest.mark.parametrize("name", ["moco", "cp2", "label_contrast"])
+def test_a_recipe_takes_the_colours_and_the_stride_of_its_encoder(bench, name):
+    from types import SimpleNamespace
+    from pixcl_nb.experiments.claims import recipe_of
+    settings = recipe_of(name, bench.config, SimpleNamespace(mean=(.5, .5, .5), std=(.4, .3, .2), stride=16))
+    view = settings["compose"].view if "compose" in settings else settings["view"]
+    assert (view.mean, view.std) == ((.5, .5, .5), (.4, .3, .2)) and ("compose" not in settings or settings["compose"].stride == 16)

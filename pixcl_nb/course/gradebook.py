@@ -174,14 +174,31 @@ def newest(
     return sorted(kept.values(), key=lambda one: (one.student, one.assignment, one.path))
 
 # %% ../../nbs/course/105_gradebook.ipynb #88b39733
+def read_table(
+    path, # a CSV file as a spreadsheet writes it: commas, semicolons or tabs
+    *columns # that it must have
+)->list: # of {column: text}
+    "Its rows, none where there is no file. `ValueError` on other text than UTF-8, or without a column."
+    path = Path(path)
+    content = path.read_bytes() if path.exists() else b""
+    try: text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content[:error.start].count(b"\n") + 1
+        raise ValueError(f"{path}, line {line}: not UTF-8; save the table as \"CSV UTF-8\"") from None
+    first = text.partition("\n")[0]
+    rows = list(csv.DictReader(io.StringIO(text), delimiter=max(",;\t", key=first.count)))
+    missing = [name for name in columns if rows and name not in rows[0]]
+    if missing: raise ValueError(f"{path}: no column {missing[0]}; it has {', '.join(map(str, rows[0]))}")
+    return rows
+
+# %% ../../nbs/course/105_gradebook.ipynb #f08cd693
 def read_roster(
     course # the instructor's folder
 )->dict:
     "student → row of roster.csv, or an empty dict."
     path = Path(course)/"roster.csv"
-    if not path.exists(): return {}
-    rows = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig"))))
-    if not rows or "student" not in rows[0]: raise ValueError(f"{path}: no column student")
+    rows = read_table(path, "student")
+    if path.exists() and not rows: raise ValueError(f"{path}: no row; leave the file out, or fill it")
     return {row["student"]: row for row in rows}
 
 # %% ../../nbs/course/105_gradebook.ipynb #b597d085
@@ -522,6 +539,7 @@ def mark_folder(
     if not unsafe: bubblewrap()
     course = Path(course)
     known, roster = prepared_course(course, masters), read_roster(course)
+    read_weights(course), read_typed(course)          # what is wrong with them is said before the marking
     found = find_submissions(folder, known)
     generate_assignments(course, {one.assignment: known[one.assignment] for one in found if one.assignment})
     names = folder_names({roster_id(one.student, roster) for one in found} | set(roster))
@@ -561,11 +579,15 @@ def read_weights(
 )->dict:
     "(assignment, test) → factor, from weights.csv (assignment, test, factor), or empty. 0 leaves a test out."
     path = Path(course)/"weights.csv"
-    if not path.exists(): return {}
-    rows = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig")))
+    rows = read_table(path, "assignment", "test", "factor")
     try: return {(row["assignment"], row["test"]): float(row["factor"]) for row in rows}
-    except (KeyError, TypeError, ValueError):
-        raise ValueError(f"{path}: expected columns assignment,test,factor with numbers") from None
+    except (TypeError, ValueError): raise ValueError(f"{path}: column factor: expected numbers") from None
+
+def read_typed(
+    course # the instructor's folder
+)->list:
+    "Rows of the last marks.csv, which may hold points that a person typed."
+    return read_table(Path(course)/"marks.csv", "student", "assignment", "written")
 
 # %% ../../nbs/course/105_gradebook.ipynb #65b6336d
 def row_of(
@@ -676,9 +698,7 @@ def take_written(
     say=print # where it is told
 ):
     "Points of written questions that a person typed into marks.csv, where the gradebook has none."
-    path = Path(course)/"marks.csv"
-    rows = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig") if path.exists() else ""))
-    for row in [row for row in rows if row.get("student") in names]:
+    for row in [row for row in read_typed(course) if row["student"] in names]:
         if row.get("written") in (None, "", "0"): continue
         name, text = row.get("assignment"), row["written"]
         grade = written_grade(book, name, names[row["student"]])

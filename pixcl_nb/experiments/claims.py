@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 import json
 import time
+from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from pixcl_nb.experiments.bench import (
     demo_data, matches_within_one_cell, method_settings, option_text, stored_result, tenth_means, VOC_7,
     words)
 from ..networks.encoders import create_encoder
+from ..networks.encoding import colours_of
 from ..networks.weights import load_checkpoint
 from ..evaluation.finetuning import finetune
 from ..evaluation.probe import linear_probe
@@ -43,7 +45,7 @@ class ClaimsData:
     "On which images, and how often."
     data: str = "camvid"           # a name that load_data knows
     root: str = None               # where its files lie
-    rows: tuple = words()          # which claims; empty = all of ROWS
+    rows: tuple = words()          # which claims; empty = all of ROWS that need no settings of their own
     seeds: tuple = (0, 1, 2)       # of everything that is random; methods are compared seed by seed
     split: str = "test"            # what is measured on; "val" while choosing a recipe
     size: tuple = (120, 160)       # (H, W) the images are brought to
@@ -88,6 +90,7 @@ class ClaimsSteps(ClaimsPretraining):
     few_labels: int = 18           # images that the labelled extractor of auxiliary labels sees
     extractor: str = "tf_efficientnet_lite0"       # of the rows "extractor_…": weights from a package
     extractor_layers: tuple = (8, 16, 32)          # strides of its layers, joined
+    rates: tuple = (.003, .03)     # step sizes of pretraining that rows "…_start_…" choose from, on val
 
 # %% ../../nbs/9_experiments/96_claims.ipynb #21246b79
 COUNTS = ("steps", "quick_steps", "finetune_steps", "contrast_steps", "auxiliary_steps", "crop", "clusters")
@@ -97,7 +100,7 @@ class ClaimsConfig(ClaimsSteps):
     "Every number under the claims."
     def __post_init__(self):
         check_name("split", self.split, ["val", "test"])
-        for name in ("seeds", "budgets", "rows", "size", "positives", "extractor_layers"):
+        for name in ("seeds", "budgets", "rows", "size", "positives", "extractor_layers", "rates"):
             setattr(self, name, tuple(getattr(self, name)))
         for name in self.rows: check_name("rows", name, ROWS)
         for name in self.positives: check_name("positives", name, ["geometric", "mutual"])
@@ -174,7 +177,8 @@ def settings(self, *names)->dict:
 
 def job(self, name, settings, work)->dict:
     "The result of `work()`, or what the file of that name holds if its settings are these."
-    path = self.out / "jobs" / f"{name}.json"
+    folder = "jobs" if self.config.split == "test" else f"jobs-{self.config.split}"
+    path = self.out / folder / f"{name}.json"
     result = stored_result(path, settings, work, self.say)
     self.seconds[name] = json.loads(path.read_text())["seconds"]
     return result
@@ -189,7 +193,8 @@ def trained_method(self, name, seed):
     if arm.method is None: return method
     data = self.labelled if arm.method == "label_contrast" else self.train
     if arm.method == "auxiliary_contrast": data = self.labels(LABELLINGS["DenseCL"], seed).dataset(data)
-    config = train_config(self.config, getattr(self.config, arm.steps), seed, progress=self.progress)
+    steps = getattr(self.config, arm.steps)
+    config = train_config(self.config, steps, seed, len(data), self.progress)
     pretrain(method, data, config, run_dir=self.out / "arms" / f"{name}-seed{seed}")
     return method
 
@@ -213,19 +218,23 @@ def first_encoder(config, seed):
     if config.start and not pretrained: load_checkpoint(encoder, config.start)
     return encoder
 
-def recipe_of(name, config)->dict:
-    "A method's settings: the demo's, and for the two that learn from labels the same views."
-    view = method_settings("moco", config)["view"]
+def recipe_of(name, config, encoder)->dict:
+    """A method's settings: the demo's, and for the two that learn from labels the same views. Colours are
+    those the encoder was trained with, pasted masks are guaranteed at its stride."""
+    mean, std = colours_of(encoder)
+    view = dataclasses.replace(method_settings("moco", config)["view"], mean=mean, std=std)
     if name == "label_contrast":
         return dict(view=view, form=config.contrast_form, sampling="random", samples=config.contrast_samples)
     if name == "auxiliary_contrast": return dict(view=view, samples=config.auxiliary_samples)
-    return method_settings(name, config)
+    settings = method_settings(name, config)
+    if "compose" not in settings: return settings | {"view": view}
+    return settings | {"compose": dataclasses.replace(settings["compose"], view=view, stride=encoder.stride)}
 
 def new_method(bench, arm, seed):
     "An arm's method before training. \"random\" is MoCo untrained."
     name = arm.method or "moco"
     encoder = first_encoder(bench.config, seed) if arm.start is None else bench.encoder(arm.start, seed)
-    settings = {**recipe_of(name, bench.config), **arm.settings}
+    settings = {**recipe_of(name, bench.config, encoder), **arm.settings}
     return create_method(name.partition("-")[0], encoder, seed=seed, **settings)
 
 # %% ../../nbs/9_experiments/96_claims.ipynb #ba465c25
@@ -256,7 +265,7 @@ def segmentation(bench, method, encoder, protocol, seed):
     if kind in ("probe", "retrieve"):
         work = linear_probe if kind == "probe" else retrieve
         return work(encoder, labelled, bench.test, seed=seed, classes=c.classes)
-    head = method.head if protocol == "finetune+decoder" else "fcn"
+    head = method.head if kind == "finetune+decoder" else "fcn"
     return tune(bench, encoder, labelled, c.finetune_steps, seed, head)
 
 # %% ../../nbs/9_experiments/96_claims.ipynb #3bebce27
@@ -322,6 +331,7 @@ class Row:
     paper: str                     # whose claim
     measure: str                   # how it is measured here
     work: object                   # (Bench) → {"values", "difference", …}
+    special: bool = False          # done only when named: it needs other settings than the rest
 
 def compare_arms(
     bench:Bench, # where arms and scores are kept
@@ -439,7 +449,7 @@ def budget_encoder(bench, count, contrast, seed):
     "Random weights, or the encoder after label contrast on `count` labelled images."
     c, encoder = bench.config, first_encoder(bench.config, seed)
     if not contrast: return encoder
-    method = create_method("label_contrast", encoder, seed=seed, **recipe_of("label_contrast", c))
+    method = create_method("label_contrast", encoder, seed=seed, **recipe_of("label_contrast", c, encoder))
     config = train_config(c, c.contrast_steps, seed, count, bench.progress)
     pretrain(method, budget_images(bench, count, seed), config,
              run_dir=bench.out / "arms" / f"labels{count}-seed{seed}")
@@ -540,8 +550,9 @@ LABELLED = (*MEASURED, "temperature", "steps", "auxiliary_steps", "auxiliary_sam
 def train_with_labels(bench, name, seed):
     "(labels, method after auxiliary contrast with them)."
     c, labels = bench.config, bench.labels(LABELLINGS[name], seed)
-    settings = {**recipe_of("auxiliary_contrast", c), **labels.for_method()}
-    method = create_method("auxiliary_contrast", bench.encoder("densecl", seed), seed=seed, **settings)
+    encoder = bench.encoder("densecl", seed)
+    settings = {**recipe_of("auxiliary_contrast", c, encoder), **labels.for_method()}
+    method = create_method("auxiliary_contrast", encoder, seed=seed, **settings)
     slug = name.replace(",", "").replace(" ", "-").replace("%", "percent")
     config = train_config(c, c.auxiliary_steps, seed, progress=bench.progress)
     pretrain(method, labels.dataset(bench.train), config,
@@ -647,9 +658,9 @@ def extracted_encoder(bench, name, seed):
     c = bench.config
     if name == "extractor": return extractor_network(c)
     if name == "start": return first_encoder(c, seed)
-    labels = extracted_labels(bench, name, seed)
-    settings = {**recipe_of("auxiliary_contrast", c), **labels.for_method()}
-    method = create_method("auxiliary_contrast", first_encoder(c, seed), seed=seed, **settings)
+    labels, encoder = extracted_labels(bench, name, seed), first_encoder(c, seed)
+    settings = {**recipe_of("auxiliary_contrast", c, encoder), **labels.for_method()}
+    method = create_method("auxiliary_contrast", encoder, seed=seed, **settings)
     config = train_config(c, c.auxiliary_steps, seed, progress=bench.progress)
     pretrain(method, labels.dataset(bench.train), config,
              run_dir=bench.out / "arms" / f"extractor-{name}-seed{seed}")
@@ -692,6 +703,104 @@ def extractor_probe(bench:Bench)->dict:
 def extractor_finetune(bench:Bench)->dict:
     "The same arms, fine-tuned."
     return compare_extracted(bench, "finetune")
+
+# %% ../../nbs/9_experiments/96_claims.ipynb #1d5e01a0
+LAYERS = {"stride 8": 8, "stride 16": 16, "stride 32": 32, "16, 32 joined": [16, 32],
+          "8, 16, 32 joined": [8, 16, 32]}
+
+def layer_keypoints(bench, name, seed=None)->dict:
+    "PCK of a layer on VOC's animals, as a job; `seed` None stands for ImageNet's weights."
+    c, weights, slug = bench.config, "imagenet" if seed is None else f"random{seed}", name.replace(", ", "-")
+    def work():
+        with torch.random.fork_rng():
+            torch.manual_seed(seed or 0)
+            network = create_encoder(c.extractor, pretrained="package" if seed is None else False,
+                                     layer=LAYERS[name])
+        return pck_keypoints(network, c.root, size=c.size[0])
+    about = {**bench.settings("extractor"), "layer": name, "weights": weights}
+    return bench.job(f"keypoints-{slug.replace(' ', '-')}-{weights}", about, work)
+
+# %% ../../nbs/9_experiments/96_claims.ipynb #00e36122
+def extractor_keypoints(bench:Bench)->dict:
+    "Layers of an ImageNet network on animal keypoints; the difference is stride 16 − the last, by animal."
+    if bench.config.data != "voc": raise ValueError('data: this row needs VOC\'s keypoints; use data="voc"')
+    known = {name: layer_keypoints(bench, name) for name in LAYERS}
+    random = {name: [layer_keypoints(bench, name, seed)["pck"] for seed in bench.config.seeds]
+              for name in LAYERS}
+    middle, last = (known[name]["per_class"] for name in ("stride 16", "stride 32"))
+    return {
+        "values": {f"ImageNet, {name}": [found["pck"]] for name, found in known.items()}
+                  | {f"random weights, {name}": found for name, found in random.items()},
+        "animals": {name: found["per_class"] for name, found in known.items()},
+        "pairs": known["stride 32"]["pairs"], "compared": ["stride 16, each animal", "stride 32, the same"],
+        "difference": paired_difference(list(middle.values()), list(last.values()))}
+
+# %% ../../nbs/9_experiments/96_claims.ipynb #56194c7f
+ARMS |= {
+    "start": Arm("the start itself"), "moco-on": Arm("MoCo v2 from there", "moco", "quick_steps"),
+    "densecl-on": Arm("DenseCL from there", "densecl", "quick_steps"),
+    "cp2-on": Arm("CP2 from there", "cp2", "quick_steps"),
+    "label-on": Arm("Label contrast from there", "label_contrast", "quick_steps")}
+
+def bench_like(bench, **changes)->Bench:
+    "The same bench with other settings; arms that depend on them lie in a folder of their own."
+    other = copy(bench)
+    other.config = dataclasses.replace(bench.config, **changes)
+    if "split" in changes: other.test = demo_data(other.config)[2]
+    for name, value in changes.items():
+        if name != "split": other.out = other.out / f"{name}-{value}"
+    return other
+
+def point_of_labels(bench, name, kind, count, seed)->float:
+    "The score of an arm with `count` labelled images; label contrast sees these same images before."
+    if kind == "finetune" and name == "cp2-on": kind = "finetune+decoder"         # as the paper does
+    if ARMS[name].method != "label_contrast": return score(bench, name, f"{kind}@{count}", seed)["score"]
+    own = bench_like(bench, labels=count)
+    own.labelled = label_subset(bench.labelled, count=count, seed=seed).cache()
+    return score(own, name, kind, seed)["score"]
+
+# %% ../../nbs/9_experiments/96_claims.ipynb #89a252ec
+def tried_rates(bench, name, kind, count)->dict:
+    "Step size of pretraining → score on val, of the first seed; for weights that are not trained \"none\"."
+    first, trained = bench.config.seeds[0], ARMS[name].method is not None
+    each = {rate: bench_like(bench, lr=rate) for rate in bench.config.rates} if trained else {"none": bench}
+    return {rate: point_of_labels(bench_like(one, split="val"), name, kind, count, first)
+            for rate, one in each.items()}
+
+def going_on(bench, name, kind)->dict:
+    """An arm that goes on from `start`, under "probe" or "finetune" at every label budget: against the start
+    itself and against as many steps of MoCo v2. `ValueError` where the bench has no start."""
+    c, names = bench.config, ["start", "moco-on", name]
+    if not c.start: raise ValueError('start: this row goes on from weights; give "package", "timm" or a file')
+    budgets = [n for n in c.budgets if n <= len(bench.labelled)]
+    tried = {arm: tried_rates(bench, arm, kind, min(budgets, key=lambda n: abs(n - 18))) for arm in names}
+    rates = {arm: max(found, key=found.get) for arm, found in tried.items() if "none" not in found}
+    at = {arm: bench_like(bench, lr=rates[arm]) if arm in rates else bench for arm in names}
+    table = {n: {arm: [point_of_labels(at[arm], arm, kind, n, seed) for seed in c.seeds] for arm in names}
+             for n in budgets}
+    means = {arm: np.mean([table[n][arm] for n in budgets], 0) for arm in names}
+    return {
+        "values": {f"{ARMS[arm].title}, {n} labels": table[n][arm] for n in budgets for arm in names},
+        "compared": [f"{name}, mean of {budgets} labels", "start"],
+        "difference": paired_difference(means[name], means["start"]),
+        "to_control": paired_difference(means[name], means["moco-on"]), "rates": rates, "val": tried}
+
+# %% ../../nbs/9_experiments/96_claims.ipynb #1e21bd85
+def going_on_rows()->dict:
+    "Name → `Row`, a method and a protocol each."
+    papers = {"densecl-on": "DenseCL", "cp2-on": "CP2", "label-on": "Zhao et al."}
+    how = {"probe": "frozen probe", "finetune": "fine-tuning"}
+    def row(name, kind):
+        def work(bench):
+            "An arm that goes on from weights, see `going_on`."
+            return going_on(bench, name, kind)
+        work.__name__ = f"{name.partition('-')[0]}_start_{kind}"
+        return Row(
+            f"a short run on the images themselves improves weights that exist ({kind})", papers[name],
+            f"{how[kind]} at few labels; {ARMS[name].title}, its step size chosen on val, against the start",
+            work, special=True)
+    rows = [row(name, kind) for name in papers for kind in how]
+    return {row.work.__name__: row for row in rows}
 
 # %% ../../nbs/9_experiments/96_claims.ipynb #17db77b8
 def equal_steps(bench:Bench)->dict:
@@ -747,7 +856,11 @@ EXISTING = {
         extractor_probe),
     "extractor_finetune": Row(
         "the same after fine-tuning", "Zhang et al.",
-        "fine-tuning at few labels, otherwise the same", extractor_finetune)}
+        "fine-tuning at few labels, otherwise the same", extractor_finetune),
+    "extractor_keypoints": Row(
+        "a middle layer finds a point again better than the last", "none (ours)",
+        "PCK@0.1 of VOC's animal keypoints, an ImageNet network's layers, animal by animal",
+        extractor_keypoints, special=True)}
 
 # %% ../../nbs/9_experiments/96_claims.ipynb #9339b29d
 ROWS = {
@@ -767,7 +880,7 @@ ROWS = {
     "auxiliary_quality": Row(
         "a quick metric says which labelling will train well", "Zhang et al.",
         "rank correlation over labellings of quality (ours: V-measure) and probe", auxiliary_quality),
-    **EXISTING,
+    **EXISTING, **going_on_rows(),
     "equal_steps": Row(
         "labels discovered across images teach more than augmentation", "Zhang et al.",
         "frozen probe after equal steps from the same weights, all methods", equal_steps),
@@ -786,7 +899,8 @@ def run_claims(
     """Do every row that is not done, write `results.json`, return it. A row that fails does not stop the
     others: its error stands in its place."""
     bench = Bench(config or ClaimsConfig(), out, say, progress)
-    found = {name: try_row(bench, name, scale) for name in bench.config.rows or ROWS}
+    rows = bench.config.rows or [name for name, row in ROWS.items() if not row.special]
+    found = {name: try_row(bench, name, scale) for name in rows}
     machine = made_by(torch.device(bench.config.device))
     results = {"scale": scale, "config": dataclasses.asdict(bench.config), "machine": machine, "rows": found}
     atomic_write(bench.out / "results.json", json.dumps(results, indent=1))

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['NETWORK', 'QUEUE', 'GEOMETRIC', 'FEW_CELLS', 'ADAMW', 'SGD', 'STARTS', 'LAMBDAS', 'PARTNERS', 'LABEL_FORMS',
            'LEARNED', 'SEEDS', 'OWN_VIEWS', 'TUNINGS', 'STEPS', 'NOT_SEEN', 'SHORTER', 'SWEEPS', 'Start', 'Regime',
-           'variant', 'plain_colour', 'regime_point', 'gains', 'grid', 'arms']
+           'network_of', 'variant', 'plain_colour', 'regime_point', 'gains', 'grid', 'arms']
 
 # %% ../../nbs/9_experiments/98_regimes.ipynb #59c73866
 import dataclasses
@@ -44,6 +44,7 @@ class Start:
     views:str="moco" # colour changes of the views, a key of VIEW_COLOURS
     steps:int=1000 # of pretraining
     seed:int=0 # of weights, views, labelled scenes and heads
+    width:int=32 # channels of the network's first stage; the others have 2, 3 and 4 times as many
 
 @dataclass(frozen=True)
 class Regime(Start):
@@ -67,7 +68,7 @@ def check_regime(
     check_name("views", regime.views, VIEW_COLOURS)
     check_name("split", regime.split, ["val", "test"])
     if regime.method is not None: check_name("method", regime.method, STARTS)
-    for name in ("scenes", "steps", "tune_steps"): check_range(name, getattr(regime, name), 1)
+    for name in ("scenes", "steps", "tune_steps", "width"): check_range(name, getattr(regime, name), 1)
     check_range("labels", regime.labels, 1, WORLDS[regime.world].labelled)
 
 # %% ../../nbs/9_experiments/98_regimes.ipynb #ac38117c
@@ -86,7 +87,13 @@ def view_of(
     return ViewConfig(size=64, scale=(.2, .6), **VIEW_COLOURS[regime.views])
 
 # %% ../../nbs/9_experiments/98_regimes.ipynb #b44c11dc
-NETWORK = dict(widths=(32, 64, 96, 128)) # of `pixcl_tiny`
+def network_of(
+    width:int # channels of the first of four stages
+)->dict: # for `create_encoder`
+    "The settings of a `pixcl_tiny` of this width."
+    return dict(widths=tuple(times * width for times in (1, 2, 3, 4)))
+
+NETWORK = network_of(32) # of `pixcl_tiny`
 QUEUE = dict(queue_size=2048, momentum=.99, temperature=.1)
 GEOMETRIC = dict(positives="geometric", negatives="matched", loss_lambda=.8) | QUEUE | dict(queue_size=4096)
 FEW_CELLS = dict(samples=16)     # of an image: the loss compares every cell with every other
@@ -115,6 +122,9 @@ LABEL_FORMS = {"within": "released_within", "cross": "released_cross", "label": 
 COMPOSED = QUEUE | dict(compose=dict(stride=8), decoder="fcn", decoder_width=64)
 STARTS["cp2"] = "CP2", "cp2", COMPOSED, ADAMW
 STARTS["cp2 without"] = variant("cp2", "CP2 without its dense term", dense_weight=0.)
+DENSE = {"cp2 heavy": dict(dense_weight=1.), "cp2 sharp": dict(dense_temperature=.2),
+         "cp2 heavy and sharp": dict(dense_weight=1., dense_temperature=.2)}   # as released: .2 and 1
+STARTS |= {key: variant("cp2", f"CP2, {key[4:]} dense term", **settings) for key, settings in DENSE.items()}
 STARTS |= {key: variant("densecl", f"DenseCL, λ = {value:g}", loss_lambda=value)
            for key, value in LAMBDAS.items() if key not in STARTS}
 STARTS |= {key: variant("densecl", f"DenseCL, {key}", positives=kind)
@@ -125,12 +135,13 @@ STARTS |= {key: variant("label", f"Label contrast, scope {key}", form=form)
 
 # %% ../../nbs/9_experiments/98_regimes.ipynb #184dce2c
 def first_encoder(
-    seed:int # of the weights
+    seed:int, # of the weights
+    width:int=32 # of its first stage
 ):
     "The encoder that every arm of a seed starts from."
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return create_encoder("pixcl_tiny", **NETWORK)
+        return create_encoder("pixcl_tiny", **network_of(width))
 
 def digest(
     about # what JSON can say
@@ -160,10 +171,12 @@ def depends_on(
 )->dict:
     "All that its result depends on. Random weights see no scenes, so what would make them does not count."
     about = asdict(regime)
+    del about["width"]                                                      # "network" says it
     if regime.method is None: about |= dict.fromkeys(("scenes", "views", "steps"))
     method = STARTS[regime.method][1:] if regime.method else None
+    view = asdict(view_of(regime)) if method else None
     return {"regime": about, "world": asdict(WORLDS[regime.world]), "pixels": SAMPLE_VERSION,
-            "network": NETWORK, "method": method, "view": asdict(view_of(regime)) if method else None,
+            "network": network_of(regime.width), "method": method, "view": view,
             "threads": torch.get_num_threads(), "torch": torch.__version__}
 
 # %% ../../nbs/9_experiments/98_regimes.ipynb #9fd46100
@@ -196,11 +209,11 @@ def start_of(
     progress:bool=False # a bar
 ):
     "The encoder of a start, trained."
-    if regime.method is None: return first_encoder(regime.seed)
+    if regime.method is None: return first_encoder(regime.seed, regime.width)
     _, name, settings, training = STARTS[regime.method]
     data, told = training_data(regime, name)
     settings = views_told(regime, settings) | told
-    method = create_method(name, first_encoder(regime.seed), seed=regime.seed, **settings)
+    method = create_method(name, first_encoder(regime.seed, regime.width), seed=regime.seed, **settings)
     training = training | dict(batch_size=min(training["batch_size"], len(data)))
     config = TrainConfig(
         regime.steps, seed=regime.seed, warmup_steps=min(20, regime.steps // 5), precision="bf16",
@@ -212,7 +225,7 @@ def start_record(
     regime # a `Start` or a `Regime`
 )->dict:
     "What a start depends on: of the labelled scenes only where its method sees labels."
-    kept = [field.name for field in dataclasses.fields(Start)]
+    kept = [field.name for field in dataclasses.fields(Start) if field.name != "width"]
     if STARTS[regime.method][1] == "label_contrast": kept.append("labels")
     about = depends_on(regime)
     return about | {"regime": {name: about["regime"][name] for name in kept}}
@@ -307,16 +320,26 @@ SWEEPS = {
     "views": grid(
         world=["adversarial", "natural"], method=[None, "moco"], views=["gentle", "strong"],
         scenes=[240], steps=[300], labels=[40], **NOT_SEEN),
-    "labels": grid(method=[None, "label"], labels=[10, 40, 160], steps=[300], **NOT_SEEN),
     "lambda": grid(method=[None, *LAMBDAS], **SHORTER),
     "partners": grid(method=[None, *PARTNERS], **SHORTER),
     "lambda by feature": grid(method=[None, "lambda 0", "by feature", "feature alone"], **SHORTER),
     "cp2": grid(method=[None, "cp2", "cp2 without"], **SHORTER),
     "steps": grid(method=[None, "densecl"], **SHORTER | dict(steps=[100, 400, 1000])),
     "scenes": grid(method=[None, "densecl"], **SHORTER, scenes=[240, 2400]),
-    "scopes": grid(method=[None, *LABEL_FORMS], labels=[40], steps=[300], **NOT_SEEN),
+    "width": grid(method=[None, "densecl"], **SHORTER, width=[16, 32, 64]),
     "more steps": grid(method=[None, "densecl"], steps=[4000], labels=[20], **NOT_SEEN),
     "more scenes": grid(method=[None, "densecl"], scenes=[10_000], labels=[20], **NOT_SEEN)}
+
+# %% ../../nbs/9_experiments/98_regimes.ipynb #78e2cc3f
+SWEEPS |= {
+    "labels": grid(method=[None, "label"], labels=[10, 40, 160], steps=[300], **NOT_SEEN),
+    "labels, longer": grid(
+        method=[None, "label"], labels=[10, 160], steps=[300], tune_steps=[1200], **NOT_SEEN),
+    "scopes": grid(method=[None, *LABEL_FORMS], labels=[40], steps=[300], **NOT_SEEN),
+    "cp2 recipes": grid(
+        method=[None, "cp2", "cp2 without", *DENSE], steps=[400], labels=[20], seed=[0], tune_colour=[.4]),
+    "cp2 own": grid(
+        method=[None, "cp2 heavy and sharp", "cp2 without"], steps=[1000], labels=[20], **NOT_SEEN)}
 
 # %% ../../nbs/9_experiments/98_regimes.ipynb #7d430d1a
 def run_sweep(

@@ -334,6 +334,18 @@ def test_points_typed_for_nobodys_work_are_told(tmp_path):
     for words in ("bob, 1_info_nce: nothing was handed in", "ann, no_such: nothing was handed in"): assert any(words in line for line in told), told
 
 
+@pytest.mark.parametrize("name, content, told", [
+    ("marks.csv", "student,assignment,written\njörg,1_info_nce,7\n".encode("cp1252"), "line 2: not UTF-8"),
+    ("roster.csv", "student,name\ns1,Jörg\n".encode("cp1252"), "line 2: not UTF-8"),
+    ("weights.csv", b"assignment;test;factor\n1_info_nce;logits-seen;half\n", "column factor: expected numbers"),
+    ("marks.csv", b"student,assignment\nann,1_info_nce\n", "no column written")])
+def test_a_table_that_cannot_be_read_is_told_before_any_marking(tmp_path, monkeypatch, name, content, told):
+    monkeypatch.setattr(gradebook, "mark_all", lambda *about: pytest.fail("marking began"))
+    (tmp_path/"course").mkdir()
+    (tmp_path/"course"/name).write_bytes(content)
+    with pytest.raises(ValueError, match=f"{name}.*{told}"): mark_files(tmp_path, {"ann/1_info_nce.ipynb": bare(paper(ONE))})
+
+
 def test_marks_of_a_person_survive(tmp_path):
     "Written points, an overruled test and a comment; then a late hand-in arrives and everything is marked again."
     files = {"ann/1_info_nce.ipynb": bare(paper(ONE, {"loss": A1["loss"]}))}
