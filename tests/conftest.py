@@ -19,6 +19,7 @@ sys.dont_write_bytecode = False
 LINUX = sys.platform.startswith("linux")
 if LINUX: ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)       # PR_SET_CHILD_SUBREAPER: a killed child's children are ours, and their time is counted
 START = "fork" if LINUX and not torch.cuda.is_available() else "spawn"       # of the second process of a test: a fork has read torch already, of which CUDA hears nothing good
+LONG_TO_SET_UP = {"built"}                              # fixtures of 10 CPU seconds and more: what needs them is long (the documentation's site)
 APART = {"test_notebooks"}                              # files whose tests share nothing: the workers take them one by one
 FIRST = ["course", "test_docs", "test_widgets"]         # what takes longest goes first, so that the workers end together
 
@@ -82,6 +83,7 @@ def pytest_collection_modifyitems(config, items):
     items.sort(key=lambda item: (item.path.stem in APART, place(item)))
     if config.getoption("--slow"): return
     for item in items:
+        if LONG_TO_SET_UP & set(item.fixturenames): item.add_marker(pytest.mark.long)
         if "slow" in item.keywords: item.add_marker(pytest.mark.skip(reason="slow; run with --slow"))
         if "long" in item.keywords and not config.getoption("--long"): item.add_marker(pytest.mark.skip(reason="long; run with --long, as CI does"))
 
