@@ -11,7 +11,7 @@ settings = config["DEFAULT"]
 # Folders of files that are no Python, packed as packages of data: the widgets' JavaScript, the samples and shipped encoders, the lessons.
 lib, lessons = settings["lib_name"], Path(settings["nbs_path"])
 data = {f"{lib}.static": f"{lib}/static", f"{lib}.data_samples": "data_samples", f"{lib}.lessons": str(lessons)}
-what = {f"{lib}.static": ["*"], f"{lib}.data_samples": ["*", "*/*"],
+what = {f"{lib}.static": ["*"], f"{lib}.data_samples": ["*", "*/*", "*/*/*"],
         f"{lib}.lessons": ["index.ipynb", "*.gif", "guide/*", "walkthroughs/*.ipynb", "walkthroughs/results/*"]}
 others = [name for name in settings if name.endswith("_requirements") and name != "dev_requirements"]
 extras = {name.removesuffix("_requirements"): settings[name].split() for name in others}

@@ -1,6 +1,7 @@
 """Files of weights as people have them: each loads exactly what its author says is to be used, or is refused and loads nothing."""
 import argparse
 import datetime
+import json
 import pickle
 from pathlib import Path
 
@@ -198,3 +199,36 @@ def test_a_runs_encoder_carries_its_colours(tmp_path):
     load_checkpoint(again, save_encoder(encoder, tmp_path / "e.safetensors"))
     assert (again.mean, again.std) == (encoder.mean, encoder.std) and again.weights["loaded"] == again.weights["of"]
     assert sample_encoder("moco").weights["file"] == "moco.safetensors"
+
+
+SHIPPED = Path(__file__).parent.parent / "data_samples" / "checkpoints"
+SHIPPED_NAMES = ["auxiliary", "cp2", "densecl", "label", "moco"]
+
+
+@pytest.mark.parametrize("world, folder", [("adversarial", SHIPPED), ("natural", SHIPPED / "natural")])
+def test_every_shipped_encoder_loads_and_its_manifest_says_what_made_it(world, folder):
+    about = json.loads((folder / "manifest.json").read_text())
+    assert about["world"] == world and sorted(about["encoders"]) == sorted(path.stem for path in folder.glob("*.safetensors")) == SHIPPED_NAMES
+    assert any("tests/tools/make_checkpoints.py " + world in command for command in about["commands"])
+    images, seen = torch.rand(1, 3, 64, 64), []
+    for name, made in about["encoders"].items():
+        assert made["steps"] >= 300 and "scenes" in made["data"] and made["seed"] == 0
+        encoder = sample_encoder(name, world)
+        assert encoder.weights == {"file": f"{name}.safetensors", "loaded": encoder.weights["of"], "of": encoder.weights["of"], "not_loaded": []}
+        with torch.no_grad(): seen.append(encoder(images))
+    assert all(torch.isfinite(one).all() for one in seen) and not any(torch.equal(one, seen[0]) for one in seen[1:])
+
+
+def test_the_samples_encoders_are_what_a_name_alone_gives():
+    ours, named = (sample_encoder("densecl", *world).state_dict() for world in ((), ("adversarial",)))
+    assert all(torch.equal(ours[name], named[name]) for name in ours)
+
+
+@pytest.mark.parametrize("wrong, said", [(("dense",), "name: unknown name 'dense'.*'densecl'"), (("dense", "natural"), r"name: unknown name 'dense'.*\['auxiliary', 'cp2', 'densecl', 'label', 'moco'\]"),
+                                         (("densecl", "grey"), r"world: unknown name 'grey'.*\['adversarial', 'natural'\]")])
+def test_an_encoder_that_is_not_shipped_is_answered_with_those_that_are(wrong, said):
+    with pytest.raises(ValueError, match=said): sample_encoder(*wrong)
+
+
+def test_all_shipped_encoders_are_small():
+    assert sum(path.stat().st_size for path in SHIPPED.rglob("*") if path.is_file()) < 10_000_000

@@ -44,11 +44,13 @@ def short_rows():
 
 
 def dial_rows():
-    "DenseCL's partners and λ at 400 steps; label contrast by labels."
+    "MoCo and CP2; DenseCL's partners and λ at 400 steps; label contrast by labels."
     arms = {"lambda 0": ("lambda", "DenseCL without its dense term"), "by feature": ("partners", "DenseCL, by features"), "densecl": ("lambda", "DenseCL, geometric positives")}
+    first = [f"| natural world, 20 labels{', 400 steps' if arm == 'cp2' else ''} | {title} | {written(gain(sweep, arm, 'probe'))} | {written(gain(sweep, arm, 'finetune'))} |"
+             for arm, sweep, title in (("moco", "moco and label", "MoCo v2, 1,000 steps"), ("cp2", "cp2", "CP2"))]
     dense = [f"| natural world, 20 labels, 400 steps | {title} | {written(gain(sweep, arm, 'probe'))} | {written(gain(sweep, arm, 'finetune'))} |" for arm, (sweep, title) in arms.items()]
-    return dense + [f"| natural world, {count} labels, no other scenes | Label contrast | {written(gain('labels', 'label', 'probe', labels=count))} | {written(gain('labels', 'label', 'finetune', labels=count))} |"
-                    for count in (10, 40, 160)]
+    return first + dense + [f"| natural world, {count} labels, no other scenes | Label contrast | {written(gain(sweep, 'label', 'probe', labels=count))} | {written(gain(sweep, 'label', 'finetune', labels=count))} |"
+                            for count, sweep in ((10, "labels"), (20, "moco and label"), (40, "labels"), (160, "labels"))]
 
 
 def sample_rows():
@@ -76,6 +78,8 @@ def test_the_sentences_under_the_table_hold():
         assert gain(sweep, "auxiliary", "probe")["mean"] > gain(sweep, "densecl", "probe")["mean"] > 0
         assert all(min(gain(sweep, method, "finetune")["each"]) > 0 for method in ("densecl", "auxiliary"))
     assert all(max(row["difference"]["each"]) < 0 for row in gains(REGIMES["views"]["points"], "finetune"))
+    for found in (gain("moco and label", "moco", "finetune"), gain("cp2", "cp2", "finetune")): assert found["low"] < 0 < found["high"]
+    assert all(.055 < one["mean"] < .065 and one["low"] > 0 for one in (gain("moco and label", "label", "finetune"), gain("labels", "label", "finetune", labels=40)))
     assert min(gain("views", "moco", "probe", world="natural", views="gentle")["each"]) > 0 > max(gain("views", "moco", "probe", world="natural", views="strong")["each"])
     order = [gain("partners", arm, "probe")["mean"] for arm in ("same place", "by feature", "densecl")]
     assert order == sorted(order) and gain("labels", "label", "finetune", labels=40)["low"] > 0 and min(gain("labels", "label", "finetune", labels=160)["each"]) > 0
@@ -85,10 +89,24 @@ def test_the_sentences_under_the_table_hold():
     assert all(found[count]["low"] < 0 and found[count]["mean"] < .01 for count in (8, 18, 37)) and .01 < found[367]["mean"] < .015 and found[367]["low"] > 0
 
 
-@pytest.mark.parametrize("page", ["start_here", "comparison"])
+@pytest.mark.parametrize("page", ["start_here", "comparison", "claims", "results"])
 def test_what_a_newcomer_reads_first_quotes_the_map(page):
     text = "".join(line for cell in json.loads((NBS / "walkthroughs" / f"{page}.ipynb").read_text())["cells"] if cell["cell_type"] == "markdown" for line in cell["source"])
     quoted = re.search(r"(\+[\d.]+) points \(DenseCL\) and (\+[\d.]+) points \(auxiliary contrast\) above random weights, with three of three seeds", text)
     measured = {method: gain("headline", method, "finetune") for method in ("densecl", "auxiliary")}
     assert quoted.groups() == tuple(f"{100 * found['mean']:+.1f}" for found in measured.values())
     assert all(len(found["each"]) == 3 and min(found["each"]) > 0 for found in measured.values())
+    again = re.search(r"by (\+[\d.]+) and (\+[\d.]+) points on average", text)
+    assert (again is not None) == (page == "start_here") and (not again or again.groups() == quoted.groups())
+
+
+def test_the_comparison_shows_both_worlds_from_the_committed_files():
+    "The table of the page, as it was printed, against the two files that it is read from."
+    cells = json.loads((NBS / "walkthroughs" / "comparison.ipynb").read_text())["cells"]
+    page, = ["".join(output["data"]["text/html"]) for cell in cells for output in cell.get("outputs", []) if "natural world" in "".join(output.get("data", {}).get("text/html", []))]
+    table = claim("samples", "comparison")["table"]
+    plain = lambda one: written(one).replace("−", "-")
+    natural = {"moco": "moco and label", "densecl": "headline", "cp2": "cp2", "label": "moco and label", "auxiliary": "headline"}
+    for arm, sweep in natural.items():
+        ours = [gain(sweep, arm, protocol) for protocol in ("probe", "finetune")] + [paired_difference(table[protocol][arm], table[protocol]["random"]) for protocol in ("probe", "finetune@20")]
+        assert all(f"<td>{plain(one)}</td>" in page for one in ours), arm

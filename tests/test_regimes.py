@@ -6,9 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from pixcl_nb.evaluation.probe import linear_probe
 from pixcl_nb.experiments import regimes
 from pixcl_nb.experiments.regimes import depends_on, gains, grid, LAMBDAS, PARTNERS, Regime, regime_point, run_sweep, LABEL_FORMS, start_record, STARTS, SWEEPS, view_of, views_told
+from pixcl_nb.images.data import label_subset, load_data
 from pixcl_nb.images.worlds import world_folder
+from pixcl_nb.networks.weights import sample_encoder
 
 SMALL = Regime("densecl", "adversarial", scenes=32, steps=2, labels=4, tune_steps=2)
 
@@ -87,7 +90,7 @@ def test_every_arm_of_every_sweep_has_its_baseline():
     for name, points in SWEEPS.items():
         invented = [dict(regime=asdict(one), scores=dict(finetune=.5)) for one in points]
         assert gains(invented), name
-        assert all(one.split == "val" for one in points) == (name == "recipes")
+        assert all(one.split == "val" for one in points) == name.endswith("recipes")
 
 
 def test_a_killed_sweep_goes_on(folder):
@@ -104,6 +107,17 @@ def test_what_means_nothing_is_named(wrong, message):
 
 
 MADE = json.loads((Path(__file__).parent.parent / "nbs" / "walkthroughs" / "results" / "regimes.json").read_text())
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name, sweep, labels", [("moco", "moco and label", 20), ("densecl", "headline", 20), ("auxiliary", "headline", 20), ("cp2", "cp2", 20), ("label", "labels", 160)])
+def test_a_shipped_encoder_in_one_byte_a_weight_probes_as_the_start_that_was_measured(name, sweep, labels):
+    "Less than .2 points apart: the same labelled scenes, the same test, the committed figure of seed 0."
+    root = world_folder("natural", splits=dict(train=240, test=120), progress=False)
+    train, test = (load_data("samples", root=root, split=split).cache() for split in ("train", "test"))
+    probed = linear_probe(sample_encoder(name, "natural"), label_subset(train, count=labels, seed=0), test, seed=0, pixels=10_000).miou
+    measured, = [point["scores"]["probe"] for point in MADE[sweep]["points"] if (point["regime"]["method"], point["regime"]["seed"], point["regime"]["labels"]) == (name, 0, labels)]
+    assert abs(probed - measured) < .002
 
 
 @pytest.mark.slow

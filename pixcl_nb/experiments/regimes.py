@@ -324,6 +324,8 @@ SWEEPS = {
     "partners": grid(method=[None, *PARTNERS], **SHORTER),
     "lambda by feature": grid(method=[None, "lambda 0", "by feature", "feature alone"], **SHORTER),
     "cp2": grid(method=[None, "cp2", "cp2 without"], **SHORTER),
+    "moco and label": [*grid(method=[None, "moco"], labels=[20], **NOT_SEEN),
+                       *grid(method=["label"], steps=[300], labels=[20], **NOT_SEEN)],
     "steps": grid(method=[None, "densecl"], **SHORTER | dict(steps=[100, 400, 1000])),
     "scenes": grid(method=[None, "densecl"], **SHORTER, scenes=[240, 2400]),
     "width": grid(method=[None, "densecl"], **SHORTER, width=[16, 32, 64]),

@@ -521,18 +521,21 @@ def load_checkpoint(
 
 # %% ../../nbs/2_networks/24_weights.ipynb #f5c67106
 def sample_encoder(
-    name:str # "moco" | "densecl" | "cp2" | "label" | "auxiliary"
+    name:str, # "moco" | "densecl" | "cp2" | "label" | "auxiliary"
+    world:str="adversarial" # whose scenes it has seen: "adversarial", those of `data_samples/`, or "natural"
 )->nn.Module:
-    """A `pixcl_tiny` pretrained on the shipped samples by a method; made by
-    `tests/tools/make_checkpoints.py`. `FileNotFoundError` where `data_samples/` is not there."""
+    """A `pixcl_tiny` pretrained by a method and shipped; its folder's `manifest.json` says on what, how long
+    and by which command. `FileNotFoundError` where `data_samples/` is not there."""
     folder = shipped_folder("data_samples") / "checkpoints"
     if not folder.is_dir():
         raise FileNotFoundError(
             f"no folder {str(folder)!r}: the shipped checkpoints come with a checkout of the repository;"
             " train one with `pixcl pretrain`"
         )
+    about = {json.loads(path.read_text())["world"]: path.parent for path in folder.rglob("manifest.json")}
+    folder = about[check_name("world", world, sorted(about))]
     check_name("name", name, sorted(path.stem for path in folder.glob("*.safetensors")))
-    encoder = create_encoder("pixcl_tiny")
+    encoder = create_encoder(**json.loads((folder / "manifest.json").read_text())["network"])
     load_checkpoint(encoder, folder / f"{name}.safetensors")
     return encoder.eval()
 
