@@ -8,6 +8,7 @@ __all__ = ['COMMANDS', 'CODES', 'EXPECTED', 'Command', 'build_parser', 'main']
 # %% ../nbs/9_experiments/97_cli.ipynb #25a6afc8
 import argparse
 import dataclasses
+import functools
 import inspect
 import json
 import os
@@ -49,6 +50,7 @@ from .processes import distributed_world
 from .training.settings import choose_device, TrainConfig
 
 # %% ../nbs/9_experiments/97_cli.ipynb #ef35d409
+@functools.cache
 def field_comments(config)->dict:
     "The comment behind each field of a dataclass, inherited ones too, by name, as its source has it."
     comments = {}

@@ -2,8 +2,10 @@
 import os
 
 os.environ.setdefault("MPLBACKEND", "agg")
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)    # the workers, and each process a test starts, would compile our files again
 os.environ.setdefault("OMP_NUM_THREADS", "1")      # here and in every process a test starts: on tensors this small a second thread is waited for more than it helps, on a busy machine ten times as long
 
+import contextlib
 import ctypes
 import sys
 import time
@@ -13,28 +15,36 @@ from pathlib import Path
 import pytest
 import torch
 
+sys.dont_write_bytecode = False
 LINUX = sys.platform.startswith("linux")
 if LINUX: ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)       # PR_SET_CHILD_SUBREAPER: a killed child's children are ours, and their time is counted
+START = "fork" if LINUX and not torch.cuda.is_available() else "spawn"       # of the second process of a test: a fork has read torch already, of which CUDA hears nothing good
+LONG_TO_SET_UP = {"built"}                              # fixtures of 10 CPU seconds and more: what needs them is long (the documentation's site)
 APART = {"test_notebooks"}                              # files whose tests share nothing: the workers take them one by one
 FIRST = ["course", "test_docs", "test_widgets"]         # what takes longest goes first, so that the workers end together
 
 
 def cpu_seconds():
     "User and system time of this process, of those it has waited for, and (Linux) of all its descendants that are there."
-    if not LINUX: return sum(os.times()[:4])
-    spent, children = {}, {}
-    for folder in os.scandir("/proc"):
-        if not folder.name.isdigit(): continue
-        try: fields = Path(folder.path, "stat").read_bytes().rpartition(b")")[2].split()      # the name before may hold anything
-        except OSError: continue                                                               # it ended meanwhile
-        spent[int(folder.name)] = sum(map(int, fields[11:15]))
-        children.setdefault(int(fields[1]), []).append(int(folder.name))
-    total, waiting = 0, [os.getpid()]
+    total = sum(os.times()[:4])
+    if not LINUX: return total
+    waiting = children(os.getpid())
     while waiting:
         process = waiting.pop()
-        total += spent.get(process, 0)
-        waiting += children.get(process, [])
-    return total / os.sysconf("SC_CLK_TCK")
+        try: fields = Path(f"/proc/{process}/stat").read_bytes().rpartition(b")")[2].split()      # the name before may hold anything
+        except OSError: continue                                                                   # it ended meanwhile
+        total += sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+        waiting += children(process)
+    return total
+
+
+def children(process):
+    "The living children of a process, as Linux lists them by thread: no other process is looked at, of which there may be hundreds."
+    found = []
+    with contextlib.suppress(OSError):
+        for thread in os.scandir(f"/proc/{process}/task"):
+            with contextlib.suppress(OSError): found += Path(thread.path, "children").read_text().split()
+    return found
 
 
 def pace():
@@ -73,6 +83,7 @@ def pytest_collection_modifyitems(config, items):
     items.sort(key=lambda item: (item.path.stem in APART, place(item)))
     if config.getoption("--slow"): return
     for item in items:
+        if LONG_TO_SET_UP & set(item.fixturenames): item.add_marker(pytest.mark.long)
         if "slow" in item.keywords: item.add_marker(pytest.mark.skip(reason="slow; run with --slow"))
         if "long" in item.keywords and not config.getoption("--long"): item.add_marker(pytest.mark.skip(reason="long; run with --long, as CI does"))
 

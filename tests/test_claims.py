@@ -1,11 +1,18 @@
 """Claims: figures to verdicts by rule, jobs made once, rows that resume, commands that make them again."""
 import dataclasses
+import functools
 import json
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+sys.path.insert(0, str(Path(__file__).parent))
+from toy import few_to_measure
+
+from pixcl_nb.experiments import bench as benches, claims
 from pixcl_nb.experiments.claims import (
     ARMS, LABELLINGS, ROWS, SCALES, Bench, ClaimsConfig, NoiseFeatures, claim_row, claim_command_line,
     extractor, paired_difference, run_claims, score, step_times, verdict)
@@ -14,6 +21,14 @@ from pixcl_nb.cli import main
 quiet = dict(say=lambda text: None)
 TINY = dict(data="samples", size=(128, 128), split="val", seeds=(0,), steps=2, quick_steps=2, finetune_steps=2, finetune_batch=2, batch_size=4, crop=64, labels=6, budgets=(2, 6), contrast_steps=2,
             auxiliary_steps=2, clusters=6, few_labels=4)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_and_short():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(claims, "demo_data", few_to_measure(claims.demo_data))
+        patch.setattr(benches, "linear_probe", functools.partial(benches.linear_probe, pixels=2000, iterations=10))
+        yield
 
 
 def test_interval_is_students_t():

@@ -2,6 +2,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ import torch
 from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parent))
+from conftest import START
 from shares import cases, step
 from toy import ToyData, ToyMethod
 
@@ -121,10 +123,19 @@ def torchrun(folder, wait=True):
     assert process.returncode == 0 and "rank 0 is done" in said and "rank 1 is done" in said, said[-3000:]
 
 
+def one_of_two(rank, port, folder):
+    "What torchrun does, in a process that has read torch already. (torchrun itself: the long tests.)"
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    torch.set_num_threads(1)
+    worker(folder)
+    leave_processes()
+
+
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
     folder = tmp_path_factory.mktemp("two")
-    torchrun(folder)
+    with socket.socket() as s: s.bind(("127.0.0.1", 0)); port = s.getsockname()[1]
+    torch.multiprocessing.start_processes(one_of_two, (port, str(folder)), nprocs=2, start_method=START)
     return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
 
 

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from conftest import START
 from pixcl_nb.networks.encoders import Projector, create_encoder
 from pixcl_nb.networks.momentum import (
     KeyQueue, MomentumEncoder, shuffled, split_batch_norm, SplitBatchNorm2d)
@@ -168,7 +169,7 @@ def rank_queue(rank, port, folder):
 def test_two_processes_keep_one_queue(tmp_path):
     import socket
     with socket.socket() as s: s.bind(("127.0.0.1", 0)); port = s.getsockname()[1]
-    torch.multiprocessing.spawn(rank_queue, (port, str(tmp_path)), nprocs=2)
+    torch.multiprocessing.start_processes(rank_queue, (port, str(tmp_path)), nprocs=2, start_method=START)
     (first, alone0), (second, alone1) = (torch.load(tmp_path/f"{rank}.pt") for rank in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first) and not torch.equal(alone0, alone1)
     assert first["rows"][:, 0].sort().values.tolist() == [11., 20., 20., 21., 21.] and int(first["pointer"]) == 12 % 5

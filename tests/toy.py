@@ -30,3 +30,11 @@ class ToyMethod(nn.Module):
         return {"loss": (rows - pixels[:, :8]).square().mean(), "spread": embedding_spread(rows)}
 
     def after_step(self): self.steps += 1
+
+
+def few_to_measure(demo_data, count=12):
+    "`demo_data` with few images to measure on: asked is whether a score is made, and made again, not what it is."
+    def few(config):
+        train, labelled, test = demo_data(config)
+        return train, labelled, test.subset(range(count)).cache()
+    return few

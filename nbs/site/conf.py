@@ -1,5 +1,12 @@
 """Sphinx's settings. make_site.py copies this file beside the assembled pages."""
+import functools
 import re
+import sys
+
+from sphinx.search.en import SearchEnglish
+
+sys.modules.setdefault("rfc3987_syntax", None)                      # a grammar of addresses that jsonschema reads for a second where it is installed; no address is checked here
+SearchEnglish.stem = functools.cache(SearchEnglish.stem)            # the same words, page after page
 
 project, author, copyright = "pixcl_nb", "The pixcl_nb authors", "2026 onwards, The pixcl_nb authors"
 extensions = ["myst_nb", "sphinx.ext.mathjax"]
@@ -38,25 +45,32 @@ html_show_sphinx = False
 html_theme_options = {"navigation_with_keys": True}
 
 
-# ---------- the contents on every page: resolved once, then its links are made relative to each page (Sphinx would resolve it anew for each, half of the build's time)
+# ---------- the contents on every page: resolved and given furo's checkboxes once, then its links are made relative to each page (anew for each, that is two thirds of the build's time)
 
 def contents_for(page, tree):
-    "The contents as the start page shows them, for another page: its own entry and those above it are marked as current."
+    "The contents as furo shows them on the start page, for another page: its own entry and those above it are marked as current, and open."
     tree = re.sub(r'href="(?![a-z]+:|#)', f'href="{"../" * page.count("/")}', tree)
     own = f'href="{"../" * page.count("/")}{page}.html"'
     above = []
-    for tag in re.finditer(r'<li class="[^"]*|</li>', tree[:max(0, tree.find(own))]): above.append(tag.end()) if tag[0] != "</li>" else above.pop()
-    for end in reversed(above): tree = tree[:end] + " current" + tree[end:]
+    for tag in re.finditer(r'<li class="([^"]*)|</li>', tree[:max(0, tree.find(own))]): above.append(tag) if tag[1] else above.pop()
+    for tag in reversed(above):
+        classes = tag[1].replace(" has-children", "") + " current" + " has-children" * ("has-children" in tag[1]) + " current-page" * (tag is above[-1])
+        rest = tree[tag.end():]
+        if "has-children" in tag[1]: rest = rest.replace('" class="toctree-checkbox"', '" checked="" class="toctree-checkbox"', 1)
+        tree = f"{tree[:tag.start(1)]}{classes}{rest}"
     return tree.replace(f'class="reference internal" {own}', 'class="current reference internal" href="#"')
 
 
 def setup(app):
     trees = {}
     def resolve_once(app, page, template, context, doctree):
-        if doctree is None: return
+        if doctree is None or page == app.config.root_doc: return
         def toctree(**options):
             key = tuple(sorted(options.items()))
             if key not in trees: trees[key] = app.builder._get_local_toctree(app.config.root_doc, **options)
-            return contents_for(page, trees[key])
-        if page != app.config.root_doc: context["toctree"] = toctree
+            return trees[key]                                       # the same words each time: furo remembers what it made of them
+        context["toctree"] = toctree
+    def mark_current(app, page, template, context, doctree):
+        if doctree is not None and page != app.config.root_doc: context["furo_navigation_tree"] = contents_for(page, context["furo_navigation_tree"])
     app.connect("html-page-context", resolve_once, priority=400)
+    app.connect("html-page-context", mark_current, priority=600)

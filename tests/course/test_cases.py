@@ -396,9 +396,9 @@ def test_a_roster_late_days_and_tables_for_platforms(tmp_path):
 
 # ---------- what a submission cannot do
 
-def attack(source, limits=Limits(seconds=4, total_seconds=60), **more):
-    "Marks of a submission whose `loss` cell is hostile; `logits` is right and keeps its 20 points."
-    return mark(bare(paper(ONE, {"logits": A1["logits"], "loss": source, **more})), ONE, limits, fresh=True)
+def attack(source, limits=Limits(seconds=4, total_seconds=60), fresh=True):
+    "Marks of a submission whose `loss` cell is hostile; `logits` is right and keeps its 20 points. fresh: in a sandbox of its own."
+    return mark(bare(paper(ONE, {"logits": A1["logits"], "loss": source})), ONE, limits, fresh=fresh)
 
 
 def test_patching_lying_and_edited_tests():
@@ -436,9 +436,9 @@ WAYS = dict(exit="exit()", sysexit="import sys; sys.exit(0)", os_exit="import os
 def test_large_answers_cost_the_marking_process_little():
     import resource
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    for source in ("def info_nce(x): return torch.ones(12 * 2**20)", "def info_nce(x): return [0.5] * (8 * 2**20)", "def info_nce(x): return {str(i): 'x' * 50 for i in range(10**6)}"):
-        assert attack(source).points == 20
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000          # KB
+    for source in ("def info_nce(x): return torch.ones(2**26)", "def info_nce(x): return [0.5] * 2**19", "def info_nce(x): return {str(i): 'x' * 50 for i in range(2**16)}"):
+        assert attack(source, fresh=False).points == 20
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 150_000          # KB, and the first is 256 MB
 
 
 def test_nonsense_on_the_wire():
@@ -451,7 +451,7 @@ def info_nce(logits):
         except OSError: pass
     return logits.sum()
 '''
-    for message in ("b'x' * 64", "b'\\0' * 7 + b'\\4' + b'\\0' * 8 + b'true'", "b'\\0' * 7 + b'\\2' + b'\\0' * 8 + b'[]'"): assert attack(noise % message).points == 20
+    for message in ("b'x' * 64", "b'\\0' * 7 + b'\\4' + b'\\0' * 8 + b'true'", "b'\\0' * 7 + b'\\2' + b'\\0' * 8 + b'[]'"): assert attack(noise % message, fresh=False).points == 20
 
 
 def processes_named(word):
@@ -570,18 +570,15 @@ for c in json.load(open({str(tmp_path)!r} + "/course/instructor/solution/1_info_
     assert marked.points == 0 and "FileNotFoundError" in str(marked.remarks)
 
 
-@pytest.fixture
-def victim(tmp_path, monkeypatch):
-    "A checkout of the lecturer's, from which work is marked in a process of its own."
-    place = tmp_path/"checkout"
-    shutil.copytree(ROOT, place, ignore=shutil.ignore_patterns(".git", ".venv", "__pycache__", "runs", "build"))
-    (tmp_path/"marks_of_last_year.csv").write_text("ann,100\n")
-    return place
-
-
-def in_victim(place, files):
-    "Mark files from that checkout; the questions' texts."
-    write(place.parent/"in", files)
+@pytest.fixture(scope="module")
+def victim(tmp_path_factory):
+    "(a checkout of the lecturer's, from which work is marked in a process of its own; student → what was found: [name, points, the questions' points and texts, remarks])."
+    place = tmp_path_factory.mktemp("victim")/"checkout"
+    shutil.copytree(ROOT, place, ignore=shutil.ignore_patterns(".git", ".venv", "__pycache__", "runs", "build", ".hypothesis", ".pytest_cache"))
+    (place.parent/"marks_of_last_year.csv").write_text("ann,100\n")
+    (place/"runs"/"capstone").mkdir(parents=True)
+    write(place.parent/"in", {"sly/1_info_nce.ipynb": bare(paper(ONE, {"loss": writes(place)})), "zed/1_info_nce.ipynb": bare(paper(ONE)),
+                              "planter/6_capstone.ipynb": bare(paper(SIX, {"recipe": plants(place)}))})
     program = ("import json, sys; from pixcl_nb.course import capstone; from pixcl_nb.course.gradebook import mark_folder; from pixcl_nb.course.sandbox import Limits\n"
                "capstone.measure_recipe = lambda *recipe: .17\n"
                "for m in mark_folder(sys.argv[1], sys.argv[2], limits=Limits(seconds=8), say=lambda line: None):\n"
@@ -589,11 +586,11 @@ def in_victim(place, files):
     done = subprocess.run([sys.executable, "-c", program, str(place.parent/"in"), str(place.parent/"out")], cwd=place, capture_output=True, text=True,
                           env={**os.environ, "PYTHONPATH": str(place)})
     assert done.returncode == 0, done.stderr[-2000:]
-    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
+    rows = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
+    return place, {row[0]: row for row in rows}
 
 
-def test_student_code_writes_no_file_of_the_lecturer(victim):
-    source = f'''import os
+def writes(victim): return f'''import os
 def attempt(what):
     try: what(); return "DONE"
     except OSError as e: return str(e)[:60]
@@ -604,15 +601,16 @@ def info_nce(logits):
              other=attempt(lambda: open({str(victim.parent)!r} + "/marks_of_last_year.csv", "w").write("ann,0\\n")),
              delete=attempt(lambda: os.remove({str(victim)!r} + "/README.md")), uid=(os.getuid(), os.geteuid()))
     raise RuntimeError(str(r))'''
-    rows = in_victim(victim, {"sly/1_info_nce.ipynb": bare(paper(ONE, {"loss": source})), "zed/1_info_nce.ipynb": bare(paper(ONE))})
-    assert "DONE" not in rows[0][2]["loss-seen"][1] and "uid" in rows[0][2]["loss-seen"][1] and rows[1][1] == 0
-    assert "a student was here" not in (victim/"pixcl_nb"/"__init__.py").read_text() and (victim/"README.md").exists()
-    assert (victim.parent/"marks_of_last_year.csv").read_text() == "ann,100\n"
 
 
-def test_planted_scores_are_worthless(victim):
-    "Files in every place where the capstone keeps its scores: what the marking run measures counts (here .17 for everything)."
-    source = f'''import glob, json, os
+def test_student_code_writes_no_file_of_the_lecturer(victim):
+    place, rows = victim
+    assert "DONE" not in rows["sly"][2]["loss-seen"][1] and "uid" in rows["sly"][2]["loss-seen"][1] and rows["zed"][1] == 0
+    assert "a student was here" not in (place/"pixcl_nb"/"__init__.py").read_text() and (place/"README.md").exists()
+    assert (place.parent/"marks_of_last_year.csv").read_text() == "ann,100\n"
+
+
+def plants(victim): return f'''import glob, json, os
 from pixcl_nb.course import capstone
 MINE = dict(lr=.0601, steps=1, warmup_steps=1, batch_size=4, crop=48, queue_size=32)
 whole = capstone.check_recipe(MINE)
@@ -623,11 +621,14 @@ for place in ("runs/capstone", {str(victim)!r} + "/runs/capstone", {str(victim.p
         open(place + "/" + capstone.score_file(whole, seed, "held-out"), "w").write(json.dumps(dict(miou=.9)))
 capstone.score_recipe = lambda *a, **k: [.9, .9, .9]
 def recipe(): return MINE'''
-    (victim/"runs"/"capstone").mkdir(parents=True)
-    rows = in_victim(victim, {"sly/6_capstone.ipynb": bare(paper(SIX, {"recipe": source}))})
-    points, text = rows[0][2]["curve-hidden"]
-    assert 0 <= points < 15 and not list((victim/"runs"/"capstone").iterdir()), rows
-    scores = [json.loads(path.read_text())["miou"] for path in (victim.parent/"out"/"capstone").glob("score-*.json")]
+
+
+def test_planted_scores_are_worthless(victim):
+    "Files in every place where the capstone keeps its scores: what the marking run measures counts (here .17 for everything)."
+    place, rows = victim
+    points, text = rows["planter"][2]["curve-hidden"]
+    assert 0 <= points < 15 and not list((place/"runs"/"capstone").iterdir()), rows["planter"]
+    scores = [json.loads(path.read_text())["miou"] for path in (place.parent/"out"/"capstone").glob("score-*.json")]
     assert scores == [.17] * 3
 
 

@@ -52,6 +52,7 @@ def prints(folder):
     return {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.rglob("*")) if path.is_file() and "__pycache__" not in path.parts}
 
 
+@pytest.mark.long
 def test_a_class_of_more_than_forty(tmp_path):
     canary = tmp_path/"desk"/"marks_of_last_year.csv"
     canary.parent.mkdir()
