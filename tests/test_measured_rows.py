@@ -89,6 +89,14 @@ def test_the_sentences_under_the_table_hold():
     assert all(found[count]["low"] < 0 and found[count]["mean"] < .01 for count in (8, 18, 37)) and .01 < found[367]["mean"] < .015 and found[367]["low"] > 0
 
 
+def test_figures_quoted_in_the_guides_sentences():
+    text = (NBS / "guide" / "which_method.md").read_text()
+    scopes = {row["regime"]["method"]: row["scores"] for row in gains(REGIMES["scopes"]["points"], "finetune")}
+    few, whole, long = gain("scenes", "densecl", "finetune", scenes=240), paired_difference(scopes["label"], scopes["within"]), gain("labels, longer", "label", "finetune", labels=160)
+    for words in (f"better start in the natural world ({written(few)} with 20 labels)", f"than with one image, {written(whole)}.", f"the {written(gain('labels', 'label', 'finetune', labels=160)).split()[0]} of 160 labels became {written(long)}."): assert words in text, words
+    assert min(one["low"] for one in (few, whole, long)) > 0
+
+
 @pytest.mark.parametrize("page", ["start_here", "comparison", "claims", "results"])
 def test_what_a_newcomer_reads_first_quotes_the_map(page):
     text = "".join(line for cell in json.loads((NBS / "walkthroughs" / f"{page}.ipynb").read_text())["cells"] if cell["cell_type"] == "markdown" for line in cell["source"])
