@@ -61,7 +61,8 @@ def sample_rows():
 
 def street_rows():
     against = claim("extractor", "extractor_probe")["against"]
-    return [f"| street scenes, 8 and 18 labels | Auxiliary contrast, clusters of an ImageNet network | {written(against['start'])} | not measured |"]
+    tuned = claim("extractor", "extractor_finetune")["against"]
+    return [f"| street scenes, 8 and 18 labels (fine-tuned: 18) | Auxiliary contrast, clusters of an ImageNet network | {written(against['start'])} | {written(tuned['start'])} |"]
 
 
 @pytest.mark.parametrize("row", [*natural_rows(), *dial_rows(), *short_rows(), *sample_rows(), *street_rows()])
@@ -95,6 +96,9 @@ def test_figures_quoted_in_the_guides_sentences():
     few, whole, long = gain("scenes", "densecl", "finetune", scenes=240), paired_difference(scopes["label"], scopes["within"]), gain("labels, longer", "label", "finetune", labels=160)
     for words in (f"better start in the natural world ({written(few)} with 20 labels)", f"than with one image, {written(whole)}.", f"the {written(gain('labels', 'label', 'finetune', labels=160)).split()[0]} of 160 labels became {written(long)}."): assert words in text, words
     assert min(one["low"] for one in (few, whole, long)) > 0
+    lost, same, ahead = claim("start", "densecl_start_probe"), claim("start", "densecl_start_finetune"), claim("extractor", "extractor_finetune")["against"]["extractor"]
+    assert f"cost {-100 * lost['difference']['mean']:.1f} points of the probe and changed nothing" in text and lost["verdict"] == "contradicted" and same["verdict"] == "not at this scale"
+    assert f"gained nothing and it stayed {-100 * ahead['mean']:.1f} above" in text and ahead["high"] < 0
 
 
 @pytest.mark.parametrize("page", ["start_here", "comparison", "claims", "results"])
