@@ -12,7 +12,7 @@ help:
 	@echo "make demo      pretrain without labels, segment with 20, write runs/demo/report.html  (ARGS='--data camvid --root PATH': CP2 and MoCo on your data)"
 	@echo "make export    the library from its notebooks: pixcl_nb/"
 	@echo "make lab       open JupyterLab at the first notebook"
-	@echo "make test      export in sync, notebooks and tests: 12 minutes on two cores; ARGS=--long adds what takes 10 CPU seconds and more, as CI does"
+	@echo "make test      export in sync, notebooks and tests: 8 minutes on two cores; ARGS=--long adds what takes 10 CPU seconds and more, as CI does"
 	@echo "make test-all  all that, with the slow cells and tests"
 	@echo "make test-newest  the core of the tests on the newest Python of this machine, with the newest packages"
 	@echo "make course    the assignments: course/student.zip for students, course/instructor for you"
