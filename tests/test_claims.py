@@ -12,7 +12,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 from toy import few_to_measure
 
-from pixcl_nb.experiments import bench as benches, claims
+from pixcl_nb.experiments import claims
 from pixcl_nb.experiments.claims import (
     ARMS, LABELLINGS, ROWS, SCALES, Bench, ClaimsConfig, NoiseFeatures, claim_row, claim_command_line,
     extractor, paired_difference, run_claims, score, step_times, verdict)
@@ -27,7 +27,7 @@ TINY = dict(data="samples", size=(128, 128), split="val", seeds=(0,), steps=2, q
 def few_and_short():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(claims, "demo_data", few_to_measure(claims.demo_data))
-        patch.setattr(benches, "linear_probe", functools.partial(benches.linear_probe, pixels=2000, iterations=10))
+        patch.setattr(claims, "linear_probe", functools.partial(claims.linear_probe, pixels=2000, iterations=10))
         yield
 
 
@@ -194,7 +194,6 @@ def test_a_failed_row_is_told_and_is_an_exit_code(bench, monkeypatch, capsys):
 
 
 def test_arms_that_go_on_begin_with_the_start_and_label_contrast_sees_the_images_that_are_probed(bench, tmp_path, monkeypatch):
-    from pixcl_nb.experiments import claims
     torch.save(claims.first_encoder(bench.config, 5).state_dict(), tmp_path / "start.pt")
     config = dataclasses.replace(bench.config, start=str(tmp_path / "start.pt"), budgets=(3,), rates=(.001, .1), split="test")
     seen, probed = {}, []
@@ -224,3 +223,15 @@ def test_a_recipe_takes_the_colours_and_the_stride_of_its_encoder(bench, name):
     settings = recipe_of(name, bench.config, SimpleNamespace(mean=(.5, .5, .5), std=(.4, .3, .2), stride=16))
     view = settings["compose"].view if "compose" in settings else settings["view"]
     assert (view.mean, view.std) == ((.5, .5, .5), (.4, .3, .2)) and ("compose" not in settings or settings["compose"].stride == 16)
+
+
+@pytest.mark.parametrize("wrong, told", [(dict(rates=()), "rates: is empty"), (dict(rates=(.1, 0.)), "rates: 0"), (dict(budgets=()), "budgets: is empty")])
+def test_settings_of_a_search_that_cannot_be_made(wrong, told):
+    with pytest.raises(ValueError, match=told): ClaimsConfig(**{**TINY, **wrong})
+
+
+@pytest.mark.parametrize("row", ["label_budget", "extractor_probe", "densecl_start_probe", "comparison"])
+def test_more_labels_than_there_are_is_told_before_anything_is_trained(bench, tmp_path, row, monkeypatch):
+    monkeypatch.setattr(claims, "pretrain", lambda *a, **k: pytest.fail("training began"))
+    few = Bench(dataclasses.replace(bench.config, budgets=(99,), start="package"), tmp_path, **quiet)
+    with pytest.raises(ValueError, match=r"budgets: \(99,\) are all more than the 6 images"): ROWS[row].work(few)

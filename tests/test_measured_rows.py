@@ -97,7 +97,9 @@ def test_figures_quoted_in_the_guides_sentences():
     for words in (f"better start in the natural world ({written(few)} with 20 labels)", f"than with one image, {written(whole)}.", f"the {written(gain('labels', 'label', 'finetune', labels=160)).split()[0]} of 160 labels became {written(long)}."): assert words in text, words
     assert min(one["low"] for one in (few, whole, long)) > 0
     lost, same, ahead = claim("start", "densecl_start_probe"), claim("start", "densecl_start_finetune"), claim("extractor", "extractor_finetune")["against"]["extractor"]
-    assert f"cost {-100 * lost['difference']['mean']:.1f} points of the probe and changed nothing" in text and lost["verdict"] == "contradicted" and same["verdict"] == "not at this scale"
+    pasted = claim("start", "cp2_start_probe")
+    assert f"cost {-100 * lost['difference']['mean']:.1f} points of the probe (DenseCL) and {-100 * pasted['difference']['mean']:.1f} (CP2)" in text
+    assert lost["verdict"] == pasted["verdict"] == "contradicted" and same["verdict"] == "not at this scale"
     assert f"gained nothing and it stayed {-100 * ahead['mean']:.1f} above" in text and ahead["high"] < 0
 
 

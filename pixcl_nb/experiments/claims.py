@@ -104,7 +104,9 @@ class ClaimsConfig(ClaimsSteps):
             setattr(self, name, tuple(getattr(self, name)))
         for name in self.rows: check_name("rows", name, ROWS)
         for name in self.positives: check_name("positives", name, ["geometric", "mutual"])
-        if not self.seeds: raise ValueError("seeds: is empty; give at least one")
+        for name in ("seeds", "rates", "budgets"):
+            if not getattr(self, name): raise ValueError(f"{name}: is empty; give at least one")
+        for rate in self.rates: check_range("rates", rate, above=0)
         for name in COUNTS: check_range(name, getattr(self, name), 1)
         if self.data == "voc" and self.classes is None: self.classes = VOC_7
 
@@ -443,6 +445,13 @@ def cp2_quick(bench:Bench)->dict:
 # %% ../../nbs/9_experiments/96_claims.ipynb #2215d916
 CONTRAST = ("contrast_steps", "contrast_form", "contrast_samples")     # what label contrast depends on
 
+def budgets_of(bench)->list:
+    "The numbers of labels that there are. `ValueError` where every one is more than the labelled images."
+    found = [n for n in bench.config.budgets if n <= len(bench.labelled)]
+    if found: return found
+    raise ValueError(f"budgets: {bench.config.budgets} are all more than the {len(bench.labelled)} images "
+                     "with labels; give smaller ones")
+
 def budget_images(bench, count, seed): return label_subset(bench.labelled, count=count, seed=seed).cache()
 
 def budget_encoder(bench, count, contrast, seed):
@@ -490,7 +499,7 @@ BOTH = (("scratch", False), ("contrast", True))
 def label_budget(bench:Bench)->dict:
     """mIoU against the number of labelled images, with and without label contrast before; the difference
     is that of the lower half of the budgets."""
-    seeds, budgets = bench.config.seeds, [n for n in bench.config.budgets if n <= len(bench.labelled)]
+    seeds, budgets = bench.config.seeds, budgets_of(bench)
     value = lambda n, contrast, longer=1: [
         budget_score(bench, n, contrast, seed, longer)["score"] for seed in seeds[:1 if longer > 1 else None]]
     found = {name: {n: value(n, contrast) for n in budgets} for name, contrast in BOTH}
@@ -681,7 +690,7 @@ def extracted_score(bench, name, protocol, seed)->float:
 def compare_extracted(bench, kind)->dict:
     """Every arm of `EXTRACTED` at every label budget; the difference is that of the mean over the budgets,
     clusters against augmentation only."""
-    budgets = [n for n in bench.config.budgets if n <= len(bench.labelled)]
+    budgets = budgets_of(bench)
     table = {n: {name: [] for name in EXTRACTED} for n in budgets}
     for n in sorted(budgets, key=lambda n: abs(n - 18)):                 # the middle first
         for seed in bench.config.seeds:
@@ -772,7 +781,7 @@ def going_on(bench, name, kind)->dict:
     itself and against as many steps of MoCo v2. `ValueError` where the bench has no start."""
     c, names = bench.config, ["start", "moco-on", name]
     if not c.start: raise ValueError('start: this row goes on from weights; give "package", "timm" or a file')
-    budgets = [n for n in c.budgets if n <= len(bench.labelled)]
+    budgets = budgets_of(bench)
     tried = {arm: tried_rates(bench, arm, kind, min(budgets, key=lambda n: abs(n - 18))) for arm in names}
     rates = {arm: max(found, key=found.get) for arm, found in tried.items() if "none" not in found}
     at = {arm: bench_like(bench, lr=rates[arm]) if arm in rates else bench for arm in names}
@@ -818,7 +827,7 @@ def equal_steps(bench:Bench)->dict:
 # %% ../../nbs/9_experiments/96_claims.ipynb #c3d8a719
 def all_protocols(bench)->list:
     "The protocols of the large table."
-    counts = [n for n in bench.config.budgets if n <= len(bench.labelled)]
+    counts = budgets_of(bench)
     points = ["pck"] if bench.config.data in ("samples", "voc") else []
     return ["probe", "retrieve", *(f"finetune@{n}" for n in counts), "separation", "matches", *points]
 
