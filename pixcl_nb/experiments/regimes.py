@@ -56,6 +56,7 @@ class Regime(Start):
     head_first:int=0 # of these steps: so many train the head alone
     head_lr:float=1. # multiplies tune_lr for the head
     tune_colour:float=0. # colour changes while fine-tuning
+    tune_batch_norm:str="train" # "eval" keeps the start's statistics
 
     def __post_init__(self): check_regime(self)
 
@@ -67,6 +68,7 @@ def check_regime(
     check_name("world", regime.world, WORLDS)
     check_name("views", regime.views, VIEW_COLOURS)
     check_name("split", regime.split, ["val", "test"])
+    check_name("tune_batch_norm", regime.tune_batch_norm, ["train", "eval"])
     if regime.method is not None: check_name("method", regime.method, STARTS)
     for name in ("scenes", "steps", "tune_steps", "width"): check_range(name, getattr(regime, name), 1)
     check_range("labels", regime.labels, 1, WORLDS[regime.world].labelled)
@@ -170,14 +172,15 @@ def depends_on(
     regime, # a `Start` or a `Regime`
 )->dict:
     "All that its result depends on. Random weights see no scenes, so what would make them does not count."
-    about = asdict(regime)
-    del about["width"]                                                      # "network" says it
+    about = {name: value for name, value in asdict(regime).items() if (name, value) not in AS_BEFORE}
     if regime.method is None: about |= dict.fromkeys(("scenes", "views", "steps"))
     method = STARTS[regime.method][1:] if regime.method else None
     view = asdict(view_of(regime)) if method else None
     return {"regime": about, "world": asdict(WORLDS[regime.world]), "pixels": SAMPLE_VERSION,
             "network": network_of(regime.width), "method": method, "view": view,
             "threads": torch.get_num_threads(), "torch": torch.__version__}
+
+AS_BEFORE = [("width", 32), ("tune_batch_norm", "train")]   # dials that came later: records without them stay
 
 # %% ../../nbs/9_experiments/98_regimes.ipynb #9fd46100
 def training_data(
@@ -263,7 +266,7 @@ def tuning(
     r = regime
     return dict(
         steps=r.tune_steps, batch_size=8, crop=(96, 96), lr=r.tune_lr, head_lr=r.head_lr, seed=r.seed,
-        head_first=r.head_first, colour=r.tune_colour, precision="bf16")
+        head_first=r.head_first, colour=r.tune_colour, batch_norm=r.tune_batch_norm, precision="bf16")
 
 # %% ../../nbs/9_experiments/98_regimes.ipynb #ae330802
 def gains(
@@ -342,6 +345,11 @@ SWEEPS |= {
         method=[None, "cp2", "cp2 without", *DENSE], steps=[400], labels=[20], seed=[0], tune_colour=[.4]),
     "cp2 own": grid(
         method=[None, "cp2 heavy and sharp", "cp2 without"], steps=[1000], labels=[20], **NOT_SEEN)}
+SWEEPS |= {
+    "frozen statistics recipes": arms(labels=[20], tune_colour=[.4], tune_batch_norm=["eval"]),
+    "converged": arms(labels=[20, 60, 240], tune_steps=[1200], **NOT_SEEN),
+    "views of auxiliary": grid(
+        method=[None, "auxiliary"], views=["moco", "grey often"], steps=[700], labels=[20], **NOT_SEEN)}
 
 # %% ../../nbs/9_experiments/98_regimes.ipynb #7d430d1a
 def run_sweep(
