@@ -776,15 +776,21 @@ def tried_rates(bench, name, kind, count)->dict:
     return {rate: point_of_labels(bench_like(one, split="val"), name, kind, count, first)
             for rate, one in each.items()}
 
-def going_on(bench, name, kind)->dict:
-    """An arm that goes on from `start`, under "probe" or "finetune" at every label budget: against the start
-    itself and against as many steps of MoCo v2. `ValueError` where the bench has no start."""
-    c, names = bench.config, ["start", "moco-on", name]
-    if not c.start: raise ValueError('start: this row goes on from weights; give "package", "timm" or a file')
+def benches_at_their_rates(bench, names, kind)->tuple:
+    "(arm → what `tried_rates` found, arm → its best rate, arm → a bench that trains it so)."
+    if not bench.config.start:
+        raise ValueError('start: this row goes on from weights; give "package", "timm" or a file')
     budgets = budgets_of(bench)
     tried = {arm: tried_rates(bench, arm, kind, min(budgets, key=lambda n: abs(n - 18))) for arm in names}
     rates = {arm: max(found, key=found.get) for arm, found in tried.items() if "none" not in found}
-    at = {arm: bench_like(bench, lr=rates[arm]) if arm in rates else bench for arm in names}
+    return tried, rates, {arm: bench_like(bench, lr=rates[arm]) if arm in rates else bench for arm in names}
+
+# %% ../../nbs/9_experiments/96_claims.ipynb #80b9b841
+def going_on(bench, name, kind)->dict:
+    """An arm that goes on from `start`, under "probe" or "finetune" at every label budget: against the start
+    itself and against as many steps of MoCo v2. `ValueError` where the bench has no start."""
+    c, budgets, names = bench.config, budgets_of(bench), ["start", "moco-on", name]
+    tried, rates, at = benches_at_their_rates(bench, names, kind)
     table = {n: {arm: [point_of_labels(at[arm], arm, kind, n, seed) for seed in c.seeds] for arm in names}
              for n in budgets}
     means = {arm: np.mean([table[n][arm] for n in budgets], 0) for arm in names}
@@ -796,6 +802,55 @@ def going_on(bench, name, kind)->dict:
         "to_control": paired_difference(means[name], means["moco-on"]), "rates": rates, "val": tried}
 
 # %% ../../nbs/9_experiments/96_claims.ipynb #1e21bd85
+def frames_of_drives(
+    data, # CamVid's frames
+    known # those that were trained on
+)->dict: # drive → numbers of its frames; a drive that was trained on carries a "(trained on)"
+    "The frames of each drive; `ValueError` where names do not begin with a drive."
+    drive, found = lambda name: Path(name).stem.partition("_")[0], {}
+    seen = {drive(name) for name in known.names}
+    for number, name in enumerate(data.names):
+        if "_" not in name: raise ValueError(f"data: {name!r} does not begin with a drive; use CamVid")
+        title = drive(name) + " (trained on)" * (drive(name) in seen)
+        found.setdefault(title, []).append(number)
+    return found
+
+def drive_scores(bench, name, count, seed)->dict: # drive → mIoU
+    "The frozen probe of an arm with `count` labelled frames, on each drive of the split, as a job."
+    c = bench.config
+    def work():
+        encoder = bench.method(name, seed).encoder.to(c.device)
+        labelled = label_subset(bench.labelled, count=count, seed=seed).cache()
+        asked = {drive: bench.test.subset(frames) for drive, frames
+                 in frames_of_drives(bench.test, bench.train).items()}
+        return {drive: linear_probe(encoder, labelled, frames, seed=seed, classes=c.classes).miou
+                for drive, frames in asked.items()}
+    about = {**bench.settings(*MEASURED, "temperature", ARMS[name].steps or "steps"), "seed": seed,
+             "arm": dataclasses.asdict(ARMS[name]), "count": count}
+    return bench.job(f"drives-{name}-{count}-seed{seed}", about, work)
+
+# %% ../../nbs/9_experiments/96_claims.ipynb #08fe7414
+def densecl_start_drives(bench)->dict:
+    """DenseCL from weights against these, drive by drive, on both splits; the difference is its gain on test
+    drives that were trained on, minus its gain on the others."""
+    c, names, count = bench.config, ["start", "densecl-on"], min(budgets_of(bench), key=lambda n: abs(n - 18))
+    _, rates, at = benches_at_their_rates(bench, names, "probe")
+    gains, values, sides = {}, {}, {True: [], False: []}
+    for split in ("val", "test"):
+        those = {arm: bench_like(one, split=split) for arm, one in at.items()}
+        found = {arm: [drive_scores(those[arm], arm, count, seed) for seed in c.seeds] for arm in names}
+        for drive in found["start"][0]:
+            each = {arm: [one[drive] for one in found[arm]] for arm in names}
+            values |= {f"{ARMS[arm].title}, {split}, {drive}": each[arm] for arm in names}
+            gain = gains[f"{split}, {drive}"] = paired_difference(each["densecl-on"], each["start"])
+            if split == "test": sides["trained on" in drive].append(gain["each"])
+    if not all(sides.values()): raise ValueError("data: test has no drives of both kinds; use CamVid")
+    return {
+        "values": values, "gains": gains, "rates": rates,
+        "compared": [ARMS[arm].title for arm in names[::-1]],
+        "difference": paired_difference(*(np.mean(sides[seen], 0) for seen in (True, False)))}
+
+# %% ../../nbs/9_experiments/96_claims.ipynb #e509576d
 def going_on_rows()->dict:
     "Name → `Row`, a method and a protocol each."
     papers = {"densecl-on": "DenseCL", "cp2-on": "CP2", "label-on": "Zhao et al."}
@@ -810,7 +865,11 @@ def going_on_rows()->dict:
             f"{how[kind]} at few labels; {ARMS[name].title}, its step size chosen on val, against the start",
             work, special=True)
     rows = [row(name, kind) for name in papers for kind in how]
-    return {row.work.__name__: row for row in rows}
+    drives = Row(
+        "what a short run on the images teaches ends where their drives end", "none (ours)",
+        "frozen probe; the gain of DenseCL over its start on test drives that it trained on − on the others",
+        densecl_start_drives, special=True)
+    return {row.work.__name__: row for row in (*rows, drives)}
 
 # %% ../../nbs/9_experiments/96_claims.ipynb #17db77b8
 def equal_steps(bench:Bench)->dict:
