@@ -216,6 +216,28 @@ def test_arms_that_go_on_begin_with_the_start_and_label_contrast_sees_the_images
     assert claims.going_on(again, "label-on", "probe")["values"] == found["values"]
 
 
+def test_gains_are_told_drive_by_drive(bench, tmp_path, monkeypatch):
+    "Six frames of two drives, trained on one; the row's scores are those of the probe on each drive's frames alone."
+    data = bench.test.subset(range(6))
+    data.names = ["seen_1", "seen_2", "new_1", "new_2", "new_3", "new_4"]
+    known = bench.train.subset(range(4))
+    known.names = ["seen_7", "seen_8", "other_1", "other_2"]
+    monkeypatch.setattr(claims, "demo_data", lambda config: (known, known, data))
+    torch.save(claims.first_encoder(bench.config, 5).state_dict(), tmp_path / "start.pt")
+    config = dataclasses.replace(bench.config, start=str(tmp_path / "start.pt"), budgets=(3,), rates=(.01,), split="test", seeds=(0, 1))
+    ours = Bench(config, tmp_path / "drives", **quiet)
+    found = claims.densecl_start_drives(ours)
+    assert set(found["gains"]) == {f"{split}, {drive}" for split in ("val", "test") for drive in ("seen (trained on)", "new")}
+    encoder = claims.first_encoder(ours.config, 1)
+    expected = claims.linear_probe(encoder, claims.label_subset(known, count=3, seed=1), data.subset([2, 3, 4, 5]), seed=1).miou
+    assert found["values"]["the start itself, test, new"][1] == expected
+    seen, new = (found["gains"][f"test, {drive}"]["each"] for drive in ("seen (trained on)", "new"))
+    assert found["difference"]["each"] == pytest.approx([a - b for a, b in zip(seen, new)])
+    data.names = ["seen_1"] * 6
+    monkeypatch.setattr(claims, "pretrain", lambda *a, **k: pytest.fail("training began"))
+    with pytest.raises(ValueError, match="data: test has no drives of both kinds"): claims.densecl_start_drives(Bench(config, tmp_path / "one", **quiet))
+
+
 @pytest.mark.parametrize("name", ["moco", "cp2", "label_contrast"])
 def test_a_recipe_takes_the_colours_and_the_stride_of_its_encoder(bench, name):
     from types import SimpleNamespace
@@ -230,7 +252,7 @@ def test_settings_of_a_search_that_cannot_be_made(wrong, told):
     with pytest.raises(ValueError, match=told): ClaimsConfig(**{**TINY, **wrong})
 
 
-@pytest.mark.parametrize("row", ["label_budget", "extractor_probe", "densecl_start_probe", "comparison"])
+@pytest.mark.parametrize("row", ["label_budget", "extractor_probe", "densecl_start_probe", "densecl_start_drives", "comparison"])
 def test_more_labels_than_there_are_is_told_before_anything_is_trained(bench, tmp_path, row, monkeypatch):
     monkeypatch.setattr(claims, "pretrain", lambda *a, **k: pytest.fail("training began"))
     few = Bench(dataclasses.replace(bench.config, budgets=(99,), start="package"), tmp_path, **quiet)

@@ -834,6 +834,9 @@ def densecl_start_drives(bench)->dict:
     """DenseCL from weights against these, drive by drive, on both splits; the difference is its gain on test
     drives that were trained on, minus its gain on the others."""
     c, names, count = bench.config, ["start", "densecl-on"], min(budgets_of(bench), key=lambda n: abs(n - 18))
+    drives = frames_of_drives(bench_like(bench, split="test").test, bench.train)
+    if len({"trained on" in drive for drive in drives}) < 2:
+        raise ValueError("data: test has no drives of both kinds, trained on and not; use CamVid")
     _, rates, at = benches_at_their_rates(bench, names, "probe")
     gains, values, sides = {}, {}, {True: [], False: []}
     for split in ("val", "test"):
@@ -844,7 +847,6 @@ def densecl_start_drives(bench)->dict:
             values |= {f"{ARMS[arm].title}, {split}, {drive}": each[arm] for arm in names}
             gain = gains[f"{split}, {drive}"] = paired_difference(each["densecl-on"], each["start"])
             if split == "test": sides["trained on" in drive].append(gain["each"])
-    if not all(sides.values()): raise ValueError("data: test has no drives of both kinds; use CamVid")
     return {
         "values": values, "gains": gains, "rates": rates,
         "compared": [ARMS[arm].title for arm in names[::-1]],
