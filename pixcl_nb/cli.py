@@ -26,7 +26,7 @@ from .experiments.claims import ROWS, SCALES, ClaimsConfig, run_claims
 from .course.gradebook import add_commands
 
 # %% ../nbs/9_experiments/97_cli.ipynb #86ec1f83
-from .images.data import label_subset, load_data, READERS
+from .images.data import label_subset, load_data, READERS, RENDERED, scene_folder
 from .images.pairs import load_pairs
 from .images.scenes import SAMPLE_SPLITS, write_samples
 from .experiments.bench import DemoConfig
@@ -503,10 +503,11 @@ def boundaries(report, test)->dict:
 
 def keypoints(encoder, arguments)->dict:
     "The keypoint protocol, whose pairs of images come with the samples, or lie beside VOC."
-    if arguments.data == "samples": return pck_pairs(frozen(encoder), load_pairs(arguments.root))
+    if arguments.data in RENDERED:
+        return pck_pairs(frozen(encoder), load_pairs(scene_folder(arguments.data, arguments.root)))
     if arguments.data == "voc": return pck_keypoints(frozen(encoder), arguments.root)
     raise ValueError("protocols: pck needs pairs of images with known points: "
-                     "--data samples, or voc with its keypoints.json")
+                     "--data samples, natural, or voc with its keypoints.json")
 
 # %% ../nbs/9_experiments/97_cli.ipynb #07931ada
 def evaluate_command(arguments):

@@ -6,9 +6,15 @@ from hashlib import sha256
 import numpy as np
 import pytest
 
-from pixcl_nb.images.data import load_data
+from pixcl_nb.evaluation.keypoints import pck_pairs
+from pixcl_nb.experiments.bench import DemoConfig, keypoint_score
+from pixcl_nb.experiments.claims import ClaimsConfig, point_score
+from pixcl_nb.images import worlds
+from pixcl_nb.images.data import load_data, scene_folder
+from pixcl_nb.images.pairs import load_pairs
 from pixcl_nb.images.scenes import sample_pair, sample_scene, SAMPLES, World
 from pixcl_nb.images.worlds import world_card, world_folder, WORLDS
+from pixcl_nb.networks.weights import sample_encoder
 
 
 @pytest.fixture(autouse=True)
@@ -81,6 +87,26 @@ def test_a_world_is_rendered_once_and_under_its_own_name(tmp_path):
     assert World(**{name: tuple(value) if isinstance(value, list) else value for name, value in json.loads((folder/"classes.json").read_text())["about"]["world"].items()}) == WORLDS["natural"]
     data = load_data("samples", root=folder, split="unlabelled")
     assert len(data) == 3 and np.array_equal(data[1][0].permute(1, 2, 0).numpy(), sample_scene("unlabelled", 1, world=WORLDS["natural"])[0])
+
+
+def test_the_natural_world_is_a_data_set_with_a_name(monkeypatch):
+    "From Python, and from a shell with its pairs; asked for once, whatever asks."
+    asked = []
+    def few(name):
+        asked.append(name)
+        return world_folder(name, splits=dict(train=12, val=2, test=3, unlabelled=4, pairs=1), jobs=1, progress=False)
+    monkeypatch.setattr(worlds, "world_folder", few)
+    data = {split: load_data("natural", split=split) for split in ("train", "val", "test", "unlabelled")}
+    assert {split: len(part) for split, part in data.items()} == dict(train=12, val=2, test=3, unlabelled=4) and set(asked) == {"natural"}
+    assert np.array_equal(data["train"][1][0].permute(1, 2, 0).numpy(), sample_scene("train", 1, world=WORLDS["natural"])[0])
+    pairs = load_pairs(scene_folder("natural"))
+    assert len(pairs) == 1 and np.array_equal(pairs[0].image_a.permute(1, 2, 0).numpy(), sample_pair(0, world=WORLDS["natural"])[0])
+    encoder = sample_encoder("densecl", "natural")
+    for score in (point_score(encoder, ClaimsConfig(data="natural", size=(128, 128))), keypoint_score(encoder, DemoConfig(data="natural"))["score"]):
+        assert score == pck_pairs(encoder, pairs)["pck"]
+    asked.clear()
+    assert len(load_data("natural", root=few("natural"), split="val")) == 2 and asked == ["natural"]           # a folder that is told is taken
+    with pytest.raises((ValueError, FileNotFoundError), match="valid"): load_data("natural", split="valid")
 
 
 def test_two_processes_render_the_same_files():

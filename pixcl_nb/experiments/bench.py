@@ -20,7 +20,7 @@ from ..evaluation.finetuning import finetune
 from ..evaluation.keypoints import pck_keypoints, pck_pairs
 from ..evaluation.probe import linear_probe
 from ..images.compositor import CopyPasteConfig
-from ..images.data import label_subset, load_data
+from ..images.data import label_subset, load_data, RENDERED, scene_folder
 from ..images.pairs import load_pairs
 from ..images.views import random_view, ViewConfig
 from ..methods.contract import create_method
@@ -31,7 +31,7 @@ from ..training.settings import TrainConfig
 
 # %% ../../nbs/9_experiments/91_bench.ipynb #f0dd3676
 SIZES = {
-    "samples": (128, 128), "camvid": (120, 160), "voc": (128, 128),
+    "samples": (128, 128), "natural": (128, 128), "camvid": (120, 160), "voc": (128, 128),
     "cityscapes": (128, 256), "pets": (128, 128), "folder": (128, 128)}
 VOC_7 = [0, 8, 10, 12, 13, 15, 17]     # background, cat, cow, dog, horse, person, sheep: the animal subset's
 
@@ -87,7 +87,7 @@ def check_demo(
     for name in config.methods: check_name("methods", name, trained)
     for name in config.protocols: check_name("protocols", name, PROTOCOL_TITLES)
     for name in ("steps", "finetune_steps", "crop"): check_range(name, getattr(config, name), 1)
-    if "pck" in config.protocols: check_name("data (for pck)", config.data, ["samples", "voc"])
+    if "pck" in config.protocols: check_name("data (for pck)", config.data, [*RENDERED, "voc"])
     config.size = tuple(config.size or SIZES[config.data])
     if config.data == "voc" and config.classes is None: config.classes = VOC_7
 
@@ -224,10 +224,10 @@ def evaluate_start(
 # %% ../../nbs/9_experiments/91_bench.ipynb #70f22c84
 def keypoint_score(
     encoder, # left untouched
-    config:DemoConfig # data "samples" or "voc"
+    config:DemoConfig # data "samples", "natural" or "voc"
 )->dict:
-    "Share of correct keypoints on the samples' pairs or VOC's keypoints, over all and by class."
-    if config.data == "samples": found = pck_pairs(encoder, load_pairs())
+    "Share of correct keypoints on the scenes' pairs or VOC's keypoints, over all and by class."
+    if config.data in RENDERED: found = pck_pairs(encoder, load_pairs(scene_folder(config.data, config.root)))
     else: found = pck_keypoints(encoder, config.root, size=config.size[0])
     return {"score": found["pck"], "per_class": found["per_class"]}
 

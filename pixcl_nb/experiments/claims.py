@@ -22,7 +22,7 @@ import torch
 from ..positives.auxiliary_labels import AuxiliaryLabels, ColourFeatures, fit_auxiliary_labels
 from ..checks import atomic_write, check_name, check_range, made_by
 from ..images.cells import grid_size
-from ..images.data import label_subset, load_data
+from ..images.data import label_subset, load_data, RENDERED, scene_folder
 from ..images.pairs import load_pairs
 from pixcl_nb.experiments.bench import (
     demo_data, matches_within_one_cell, method_settings, option_text, stored_result, tenth_means, VOC_7,
@@ -255,8 +255,9 @@ def tune(bench, encoder, labelled, steps, seed, head="fcn"):
                     seed=seed, head=head, classes=c.classes, precision=c.precision)
 
 def point_score(encoder, config)->float:
-    "PCK: on the samples' pairs, or on VOC's keypoints."
-    if config.data == "samples": return pck_pairs(encoder, load_pairs())["pck"]
+    "PCK: on the rendered scenes' pairs, or on VOC's keypoints."
+    if config.data in RENDERED:
+        return pck_pairs(encoder, load_pairs(scene_folder(config.data, config.root)))["pck"]
     return pck_keypoints(encoder, config.root, size=config.size[0])["pck"]
 
 def segmentation(bench, method, encoder, protocol, seed):
@@ -889,7 +890,7 @@ def equal_steps(bench:Bench)->dict:
 def all_protocols(bench)->list:
     "The protocols of the large table."
     counts = budgets_of(bench)
-    points = ["pck"] if bench.config.data in ("samples", "voc") else []
+    points = ["pck"] if bench.config.data in (*RENDERED, "voc") else []
     return ["probe", "retrieve", *(f"finetune@{n}" for n in counts), "separation", "matches", *points]
 
 def comparison(bench:Bench)->dict:

@@ -732,16 +732,25 @@ def read_pets(
         f"pets {split}", background=[0])
 
 # %% ../../nbs/1_images/11_data.ipynb #1c40ad08
-def read_samples(
-    root, # a folder made by `write_samples`, None = the shipped one
-    split:str, # which part
-    size # (H, W) or None
-):
+RENDERED = "samples", "natural"          # data sets that this library draws itself, with pairs of images
+
+def scene_folder(
+    name:str, # one of RENDERED
+    root=None # a folder made by `write_samples`; None = its own
+)->Path:
+    "Where rendered scenes lie: `images/ labels/ {split}.txt classes.json pairs/`."
+    if root is not None: return root
+    from pixcl_nb.images.scenes import sample_folder                 # they build on this notebook
+    from pixcl_nb.images.worlds import world_folder
+    return sample_folder() if name == "samples" else world_folder(name)
+
+def read_samples(root, split:str, size):
     "The shipped scenes, or a folder made by `write_samples`."
-    from pixcl_nb.images.scenes import sample_folder
-    return read_folder(sample_folder() if root is None else root, split, size, "samples")
+    return read_folder(scene_folder("samples", root), split, size, "samples")
 
-
+def read_natural(root, split:str, size):
+    "The scenes of the natural world, rendered at the first call."
+    return read_folder(scene_folder("natural", root), split, size, "natural")
 
 # %% ../../nbs/1_images/11_data.ipynb #71b03179
 class UnlabelledData(SegmentationData):
@@ -857,8 +866,8 @@ def read_images(
 
 # %% ../../nbs/1_images/11_data.ipynb #573a9724
 READERS = {
-    "samples": read_samples, "camvid": read_camvid, "voc": read_voc, "cityscapes": read_cityscapes,
-    "pets": read_pets, "folder": read_folder, "images": read_images}
+    "samples": read_samples, "natural": read_natural, "camvid": read_camvid, "voc": read_voc,
+    "cityscapes": read_cityscapes, "pets": read_pets, "folder": read_folder, "images": read_images}
 
 # %% ../../nbs/1_images/11_data.ipynb #8e3e9a0a
 def download_data(
@@ -876,9 +885,9 @@ def download_data(
 
 # %% ../../nbs/1_images/11_data.ipynb #0b2bd35b
 def load_data(
-    name:str, # samples | camvid | voc | cityscapes | pets | folder | images
-    root=None, # the data set's folder; samples need none
-    split:str="train", # train | val | test, where the data set has it
+    name:str, # samples | natural | camvid | voc | cityscapes | pets | folder | images
+    root=None, # the data set's folder; samples and natural need none
+    split:str="train", # train | val | test | unlabelled, where the data set has it
     size=None, # (height, width): scale into this box and pad; None = native sizes
     download:bool=False # fetch voc or pets into root first
 ):
