@@ -216,6 +216,16 @@ def test_arms_that_go_on_begin_with_the_start_and_label_contrast_sees_the_images
     assert claims.going_on(again, "label-on", "probe")["values"] == found["values"]
 
 
+def test_cp2_is_held_against_itself_without_its_dense_term(bench):
+    from pixcl_nb.experiments.claims import new_method
+    weights = [new_method(bench, ARMS[name], 0).config for name in ("cp2", "cp2-instance")]
+    assert [one.dense_weight for one in weights] == [.2, 0.] and dataclasses.replace(weights[0], dense_weight=0.) == weights[1]
+    row = ROWS["cp2_separation"].work(bench)
+    expected = claims.class_separation(bench.encoder("cp2-instance", 0), bench.test)["auroc"]
+    assert row["values"]["cp2-instance"] == [expected] and row["difference"]["each"] == [row["values"]["cp2"][0] - expected]
+    assert set(row["probe"]) == set(row["values"]) == {"random", "moco", "cp2-instance", "cp2"}
+
+
 def test_gains_are_told_drive_by_drive(bench, tmp_path, monkeypatch):
     "Six frames of two drives, trained on one; the row's scores are those of the probe on each drive's frames alone."
     data = bench.test.subset(range(6))

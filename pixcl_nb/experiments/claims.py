@@ -139,6 +139,7 @@ ARMS = {
     "densecl-mutual": Arm("DenseCL, mutual positives", "densecl-mutual"), "cp2": Arm("CP2", "cp2"),
     "moco-longer": Arm("MoCo v2, then MoCo v2", "moco", "quick_steps", "moco"),
     "cp2-quick": Arm("MoCo v2, then CP2", "cp2", "quick_steps", "moco"),
+    "cp2-instance": Arm("CP2 without its dense term", "cp2", settings=dict(dense_weight=0.)),
     "label": Arm("Label contrast", "label_contrast"),
     "auxiliary": Arm("Auxiliary contrast", "auxiliary_contrast"),
     "densecl-longer": Arm("DenseCL, then DenseCL", "densecl", "auxiliary_steps", "densecl"),
@@ -442,6 +443,17 @@ def cp2_quick(bench:Bench)->dict:
         "values": values, "compared": ["cp2-quick+decoder", "moco-longer"],
         "difference": paired_difference(values["cp2-quick+decoder"], values["moco-longer"]), "probe": probe,
         "probe_difference": paired_difference(probe["cp2-quick"], probe["moco-longer"])}
+
+# %% ../../nbs/9_experiments/96_claims.ipynb #35498802
+def cp2_separation(bench:Bench)->dict:
+    """CP2 and CP2 without its dense term, MoCo v2 and random weights beside them: how much more alike are
+    two cells of one class than two of different classes; and the frozen probe."""
+    names = ["random", "moco", "cp2-instance", "cp2"]
+    values, probe = scores(bench, names, "separation"), scores(bench, names, "probe")
+    return {
+        "values": values, "compared": ["cp2", "cp2-instance"],
+        "difference": paired_difference(values["cp2"], values["cp2-instance"]), "probe": probe,
+        "probe_difference": paired_difference(probe["cp2"], probe["cp2-instance"])}
 
 # %% ../../nbs/9_experiments/96_claims.ipynb #2215d916
 CONTRAST = ("contrast_steps", "contrast_form", "contrast_samples")     # what label contrast depends on
@@ -918,7 +930,11 @@ PAIRS_OF_VIEWS = {
         "fine-tuning with the pretrained decoder, mIoU, equal steps", cp2_finetune),
     "cp2_quick": Row(
         "a short CP2 after MoCo v2 is enough to gain", "CP2",
-        "fine-tuning after MoCo + CP2 against MoCo + MoCo, mIoU", cp2_quick)}
+        "fine-tuning after MoCo + CP2 against MoCo + MoCo, mIoU", cp2_quick),
+    "cp2_separation": Row(
+        "the dense term tells what is in front from what is behind", "CP2",
+        "AUROC of pairs of cells, one class against two, no training; with and without the term",
+        cp2_separation)}
 
 # %% ../../nbs/9_experiments/96_claims.ipynb #244a3e64
 EXISTING = {
