@@ -345,7 +345,10 @@ SWEEPS |= {
         method=[None, "cp2", "cp2 without", *DENSE], steps=[400], labels=[20], seed=[0], tune_colour=[.4]),
     "cp2 own": grid(
         method=[None, "cp2 heavy and sharp", "cp2 without"], steps=[1000], labels=[20], **NOT_SEEN)}
+WIDER = (1e-2, 1.), (1e-2, 3.), (3e-3, 10.)                    # the best of `recipes` was at its edge
 SWEEPS |= {
+    "wider recipes": [replace(one, tune_lr=lr, head_lr=head) for lr, head in WIDER
+                      for one in arms(labels=[20], tune_colour=[.4])],
     "frozen statistics recipes": arms(labels=[20], tune_colour=[.4], tune_batch_norm=["eval"]),
     "converged": arms(labels=[20, 60, 240], tune_steps=[1200], **NOT_SEEN),
     "views of auxiliary": grid(
