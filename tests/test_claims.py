@@ -223,6 +223,8 @@ def test_cp2_is_held_against_itself_without_its_dense_term(bench):
     row = ROWS["cp2_separation"].work(bench)
     expected = claims.class_separation(bench.encoder("cp2-instance", 0), bench.test)["auroc"]
     assert row["values"]["cp2-instance"] == [expected] and row["difference"]["each"] == [row["values"]["cp2"][0] - expected]
+    log = [json.loads(line) for line in (bench.out / "arms" / "cp2-instance-seed0" / "log.jsonl").read_text().splitlines()]
+    assert row["cosines"]["cp2-instance"]["fg_fg"] == claims.tenth_means([step["fg_fg"] for step in log])[-1:] and set(row["cosines"]) == {"cp2", "cp2-instance"}
     assert set(row["probe"]) == set(row["values"]) == {"random", "moco", "cp2-instance", "cp2"}
 
 

@@ -358,7 +358,7 @@ def densecl_matches(bench:Bench)->dict:
     in training."""
     found = compare_arms(bench, "matches", "densecl", "random", ["moco", *other_positives(bench)])
     course = {
-        name: [agreement_course(bench, name, seed) for seed in bench.config.seeds]
+        name: [logged_course(bench, name, seed) for seed in bench.config.seeds]
         for name in ("densecl", *other_positives(bench)) if name != "densecl-geometric"}
     return {**found, "course": course}
 
@@ -366,16 +366,16 @@ def other_positives(bench:Bench)->list:
     "The arms of DenseCL with other positives than its own."
     return [f"densecl-{kind}" for kind in bench.config.positives]
 
-def agreement_course(bench:Bench, name:str, seed:int)->list:
-    "Ten means of the share of matches that agree with the known warp, over a run's steps, from its log."
+def logged_course(bench:Bench, name:str, seed:int, value="agreement")->list:
+    """Ten means of a logged value over a run's steps, from its log; "agreement" is the share of matches that
+    agree with the known warp."""
     def read():
         bench.method(name, seed)
         lines = (bench.out / "arms" / f"{name}-seed{seed}" / "log.jsonl").read_text().splitlines()
-        return {"course": tenth_means([json.loads(line)["agreement"] for line in lines])}
-    return bench.job(
-        f"course-{name}-seed{seed}",
-        {**bench.settings("steps", "temperature"), "arm": dataclasses.asdict(ARMS[name]), "seed": seed}, read,
-    )["course"]
+        return {"course": tenth_means([json.loads(line)[value] for line in lines])}
+    about = {**bench.settings("steps", "temperature"), "arm": dataclasses.asdict(ARMS[name]), "seed": seed}
+    word = "course" if value == "agreement" else f"course-{value}"
+    return bench.job(f"{word}-{name}-seed{seed}", about, read)["course"]
 
 # %% ../../nbs/9_experiments/96_claims.ipynb #97ecd4e1
 def step_times(methods:dict, images, steps:int, precision:str="float32")->dict:
@@ -447,13 +447,16 @@ def cp2_quick(bench:Bench)->dict:
 # %% ../../nbs/9_experiments/96_claims.ipynb #35498802
 def cp2_separation(bench:Bench)->dict:
     """CP2 and CP2 without its dense term, MoCo v2 and random weights beside them: how much more alike are
-    two cells of one class than two of different classes; and the frozen probe."""
+    two cells of one class than two of different classes; the frozen probe; and the cosines of cells that were
+    pasted, on the composed images of training itself, in its last tenth."""
     names = ["random", "moco", "cp2-instance", "cp2"]
     values, probe = scores(bench, names, "separation"), scores(bench, names, "probe")
+    last = lambda name, value: [logged_course(bench, name, seed, value)[-1] for seed in bench.config.seeds]
+    cosines = {name: {value: last(name, value) for value in ("fg_fg", "fg_bg")} for name in names[2:]}
     return {
         "values": values, "compared": ["cp2", "cp2-instance"],
         "difference": paired_difference(values["cp2"], values["cp2-instance"]), "probe": probe,
-        "probe_difference": paired_difference(probe["cp2"], probe["cp2-instance"])}
+        "probe_difference": paired_difference(probe["cp2"], probe["cp2-instance"]), "cosines": cosines}
 
 # %% ../../nbs/9_experiments/96_claims.ipynb #2215d916
 CONTRAST = ("contrast_steps", "contrast_form", "contrast_samples")     # what label contrast depends on
