@@ -37,6 +37,12 @@ def natural_rows():
             for sweep, count in NUMBER_OF_LABELS.items() for method in ("densecl", "auxiliary")]
 
 
+def patient_rows():
+    "The same starts, fine-tuned four times as long."
+    return [f"| natural world, {count} labels, fine-tuned for 1,200 steps | {STARTS[method][0]} | {written(gain('converged', method, 'probe', labels=count))} | {written(gain('converged', method, 'finetune', labels=count))} |"
+            for count in (20, 60, 240) for method in ("densecl", "auxiliary")]
+
+
 def short_rows():
     "MoCo on 240 scenes: the same few steps in both worlds."
     return [f"| {world}, 40 labels, 240 scenes | MoCo v2, {views} colour changes | {written(gain('views', 'moco', 'probe', world=name, views=views))} | {written(gain('views', 'moco', 'finetune', world=name, views=views))} |"
@@ -65,7 +71,7 @@ def street_rows():
     return [f"| street scenes, 8, 18 and 73 labels | Auxiliary contrast, clusters of an ImageNet network | {written(against['start'])} | {written(tuned['start'])} |"]
 
 
-@pytest.mark.parametrize("row", [*natural_rows(), *dial_rows(), *short_rows(), *sample_rows(), *street_rows()])
+@pytest.mark.parametrize("row", [*natural_rows(), *patient_rows(), *dial_rows(), *short_rows(), *sample_rows(), *street_rows()])
 def test_the_guides_table_is_the_committed_one(row):
     assert row in (NBS / "guide" / "which_method.md").read_text().splitlines()
 
@@ -96,6 +102,9 @@ def test_figures_quoted_in_the_guides_sentences():
     few, whole, long = gain("scenes", "densecl", "finetune", scenes=240), paired_difference(scopes["label"], scopes["within"]), gain("labels, longer", "label", "finetune", labels=160)
     for words in (f"better start in the natural world ({written(few)} with 20 labels)", f"than with one image, {written(whole)}.", f"the {written(gain('labels', 'label', 'finetune', labels=160)).split()[0]} of 160 labels became {written(long)}."): assert words in text, words
     assert min(one["low"] for one in (few, whole, long)) > 0
+    patient = {(method, count): gain("converged", method, "finetune", labels=count) for method in ("densecl", "auxiliary") for count in (20, 60, 240)}
+    assert f"DenseCL kept {written(patient['densecl', 20]).split()[0]} and auxiliary contrast {written(patient['auxiliary', 20]).split()[0]}" in text and min(patient["densecl", 20]["each"]) > 0 < patient["auxiliary", 20]["low"]
+    assert all(one["low"] < 0 for (_, count), one in patient.items() if count > 20)
     lost, same, ahead = claim("start", "densecl_start_probe"), claim("start", "densecl_start_finetune"), claim("extractor", "extractor_finetune")["against"]["extractor"]
     pasted = claim("start", "cp2_start_probe")
     assert f"cost {-100 * lost['difference']['mean']:.1f} points of the probe (DenseCL) and {-100 * pasted['difference']['mean']:.1f} (CP2)" in text
@@ -111,6 +120,9 @@ def test_what_a_newcomer_reads_first_quotes_the_map(page):
     measured = {method: gain("headline", method, "finetune") for method in ("densecl", "auxiliary")}
     assert quoted.groups() == tuple(f"{100 * found['mean']:+.1f}" for found in measured.values())
     assert all(len(found["each"]) == 3 and min(found["each"]) > 0 for found in measured.values())
+    patient = {method: gain("converged", method, "finetune", labels=20) for method in measured}
+    left = re.search(r"three of three seeds.*? That is after 300 steps of fine-tuning; with four times the steps (\+[\d.]+) and (\+[\d.]+) are left, again with three of three seeds", text)
+    assert left.groups() == tuple(f"{100 * found['mean']:+.1f}" for found in patient.values()) and all(min(found["each"]) > 0 for found in patient.values())
     again = re.search(r"by (\+[\d.]+) and (\+[\d.]+) points on average", text)
     assert (again is not None) == (page == "start_here") and (not again or again.groups() == quoted.groups())
 

@@ -372,7 +372,8 @@ def logged_course(bench:Bench, name:str, seed:int, value="agreement")->list:
     def read():
         bench.method(name, seed)
         lines = (bench.out / "arms" / f"{name}-seed{seed}" / "log.jsonl").read_text().splitlines()
-        return {"course": tenth_means([json.loads(line)[value] for line in lines])}
+        rows = [json.loads(line) for line in lines]                # a step may have nothing to take a mean of
+        return {"course": tenth_means([row[value] for row in rows if value in row])}
     about = {**bench.settings("steps", "temperature"), "arm": dataclasses.asdict(ARMS[name]), "seed": seed}
     word = "course" if value == "agreement" else f"course-{value}"
     return bench.job(f"{word}-{name}-seed{seed}", about, read)["course"]
