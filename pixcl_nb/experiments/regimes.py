@@ -124,6 +124,8 @@ LABEL_FORMS = {"within": "released_within", "cross": "released_cross", "label": 
 COMPOSED = QUEUE | dict(compose=dict(stride=8), decoder="fcn", decoder_width=64)
 STARTS["cp2"] = "CP2", "cp2", COMPOSED, ADAMW
 STARTS["cp2 without"] = variant("cp2", "CP2 without its dense term", dense_weight=0.)
+STARTS |= {f"{name}, SGD": (f"{STARTS[name][0]}, by SGD", *STARTS[name][1:3], SGD)
+           for name in ("cp2", "cp2 without")}
 DENSE = {"cp2 heavy": dict(dense_weight=1.), "cp2 sharp": dict(dense_temperature=.2),
          "cp2 heavy and sharp": dict(dense_weight=1., dense_temperature=.2)}   # as released: .2 and 1
 STARTS |= {key: variant("cp2", f"CP2, {key[4:]} dense term", **settings) for key, settings in DENSE.items()}
@@ -345,6 +347,8 @@ SWEEPS |= {
         method=[None, "cp2", "cp2 without", *DENSE], steps=[400], labels=[20], seed=[0], tune_colour=[.4]),
     "cp2 own": grid(
         method=[None, "cp2 heavy and sharp", "cp2 without"], steps=[1000], labels=[20], **NOT_SEEN)}
+SWEEPS["cp2 by SGD"] = grid(
+    method=[None, "cp2, SGD", "cp2 without, SGD"], steps=[1000], labels=[20], **NOT_SEEN)
 WIDER = (1e-2, 1.), (1e-2, 3.), (3e-3, 10.)                    # the best of `recipes` was at its edge
 SWEEPS |= {
     "wider recipes": [replace(one, tune_lr=lr, head_lr=head) for lr, head in WIDER
