@@ -354,7 +354,7 @@ SWEEPS |= {
     "wider recipes": [replace(one, tune_lr=lr, head_lr=head) for lr, head in WIDER
                       for one in arms(labels=[20], tune_colour=[.4])],
     "frozen statistics recipes": arms(labels=[20], tune_colour=[.4], tune_batch_norm=["eval"]),
-    "converged": arms(labels=[20, 60, 240], tune_steps=[1200], **NOT_SEEN),
+    "headline, longer": arms(labels=[20, 60, 240], tune_steps=[1200], **NOT_SEEN),
     "views of auxiliary": grid(
         method=[None, "auxiliary"], views=["moco", "grey often"], steps=[700], labels=[20], **NOT_SEEN)}
 
