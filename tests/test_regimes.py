@@ -9,6 +9,7 @@ import torch
 from pixcl_nb.evaluation.probe import linear_probe
 from pixcl_nb.experiments import regimes
 from pixcl_nb.experiments.regimes import depends_on, gains, grid, LAMBDAS, PARTNERS, Regime, regime_point, run_sweep, LABEL_FORMS, start_record, STARTS, SWEEPS, view_of, views_told
+from pixcl_nb.training import checkpoints
 from pixcl_nb.images.data import label_subset, load_data
 from pixcl_nb.images.worlds import world_folder
 from pixcl_nb.networks.weights import sample_encoder
@@ -30,6 +31,17 @@ def test_a_point_is_made_once_and_again_gives_the_same(folder, tmp_path):
     first = regime_point(SMALL, folder, told.append)
     assert regime_point(SMALL, folder, told.append) == first and len(told) == 1
     assert regime_point(SMALL, tmp_path, told.append) == first and len(told) == 2          # another folder: computed anew, the same bits
+
+
+def test_after_an_update_of_the_library_the_folder_is_not_in_the_way(folder, monkeypatch):
+    "What `make demo` meets after `git pull`: nothing old is taken for new, and nothing is refused; back at the old code all is there."
+    told = []
+    first = regime_point(SMALL, folder, told.append)
+    told.clear()
+    with monkeypatch.context() as patch:
+        for module in (regimes, checkpoints): patch.setattr(module, "library_code", lambda: "another")
+        assert regime_point(SMALL, folder, told.append) == first and len(told) == 1
+    assert regime_point(SMALL, folder, told.append) == first and len(told) == 1
 
 
 def test_another_number_of_labels_trains_no_second_start(folder):

@@ -31,6 +31,7 @@ from ..images.worlds import WORLD_SPLITS, world_folder, WORLDS
 from ..methods.contract import create_method
 from ..networks.encoders import create_encoder
 from ..positives.auxiliary_labels import ColourFeatures, fit_auxiliary_labels
+from ..training.checkpoints import library_code
 from ..training.loop import pretrain
 from ..training.settings import TrainConfig
 
@@ -173,14 +174,15 @@ def scenes_of(
 def depends_on(
     regime, # a `Start` or a `Regime`
 )->dict:
-    "All that its result depends on. Random weights see no scenes, so what would make them does not count."
+    """All that its result depends on, the library's code too: after an update nothing old is taken for new.
+    Random weights see no scenes, so what would make them does not count."""
     about = {name: value for name, value in asdict(regime).items() if (name, value) not in AS_BEFORE}
     if regime.method is None: about |= dict.fromkeys(("scenes", "views", "steps"))
     method = STARTS[regime.method][1:] if regime.method else None
     view = asdict(view_of(regime)) if method else None
     return {"regime": about, "world": asdict(WORLDS[regime.world]), "pixels": SAMPLE_VERSION,
             "network": network_of(regime.width), "method": method, "view": view,
-            "threads": torch.get_num_threads(), "torch": torch.__version__}
+            "threads": torch.get_num_threads(), "torch": torch.__version__, "code": library_code()}
 
 AS_BEFORE = [("width", 32), ("tune_batch_norm", "train")]   # dials that came later: records without them stay
 
